@@ -1,0 +1,388 @@
+"""Every way spoold says no: one table of codes, one exception that carries a row of it.
+
+A code is stable: scripts branch on it. `state` is how a job that meets it ends (`rejected`: the
+drop itself was bad; `failed`: it could not be done here), `exit_status` what a command returns,
+`transient` whether the same attempt may succeed later, `cases` the numbers of the edge cases (E)
+and hostile bundles (H) it answers.
+"""
+
+import enum
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+
+
+class Exit(enum.IntEnum):
+    """Exit statuses of every command; 69, 75 and 78 are those of sysexits.h."""
+
+    DONE = 0
+    FAILED = 1
+    USAGE = 2
+    NOT_TRUSTED = 3
+    REJECTED = 4
+    DUPLICATE = 5
+    BROKEN = 6
+    TIMED_OUT = 7
+    CANCELLED = 8
+    UNAVAILABLE = 69
+    LEFT_FOR_LATER = 75
+    CONFIGURATION = 78
+
+
+class Ending(enum.StrEnum):
+    """The final state that an error leads a job to."""
+
+    FAILED = "failed"
+    REJECTED = "rejected"
+    CANCELLED = "cancelled"
+
+
+@dataclass(frozen=True, slots=True)
+class Code:
+    """One row of the table."""
+
+    name: str
+    sentence: str
+    hint: str
+    exit_status: Exit = Exit.FAILED
+    state: Ending = Ending.FAILED
+    transient: bool = False
+    cases: str = ""
+
+
+class SpooldError(Exception):
+    """Something a user can act on: a code, what failed on what, the place, and the fix.
+
+    `message` says what failed and on what; `hint` replaces the code's own hint where more is
+    known; `at` is a JSON path, a member name or a configuration key.
+    """
+
+    def __init__(
+        self, code: Code, message: str = "", *, hint: str = "", at: str | None = None
+    ) -> None:
+        super().__init__(message or code.sentence)
+        self.code = code
+        self.message = message or code.sentence
+        self.hint = hint or code.hint
+        self.at = at
+
+    def __str__(self) -> str:
+        return f"{self.code.name}: {self.message}"
+
+
+CODES: Final[dict[str, Code]] = {}
+
+
+def _code(
+    name: str,
+    sentence: str,
+    hint: str,
+    *,
+    exit_status: Exit = Exit.FAILED,
+    state: Ending = Ending.FAILED,
+    transient: bool = False,
+    cases: str = "",
+) -> Code:
+    assert name not in CODES, name
+    CODES[name] = code = Code(name, sentence, hint, exit_status, state, transient, cases)
+    return code
+
+
+def _rejected(name: str, sentence: str, hint: str, cases: str = "") -> Code:
+    """A drop that is no valid request or no bundle at all."""
+    return _code(
+        name, sentence, hint, exit_status=Exit.REJECTED, state=Ending.REJECTED, cases=cases
+    )
+
+
+def _untrusted(name: str, sentence: str, hint: str, cases: str = "") -> Code:
+    """A bundle or document that nobody we trust, in this role, has signed for us."""
+    return _code(
+        name, sentence, hint, exit_status=Exit.NOT_TRUSTED, state=Ending.REJECTED, cases=cases
+    )
+
+
+def _broken(name: str, sentence: str, hint: str, cases: str = "") -> Code:
+    """A bundle that differs from what was signed, or breaks the format."""
+    return _code(name, sentence, hint, exit_status=Exit.BROKEN, state=Ending.REJECTED, cases=cases)
+
+
+def documented() -> Iterator[Code]:
+    """Yield the codes in table order, for the README."""
+    yield from CODES.values()
+
+
+# --- requests and drops -------------------------------------------------------------------------
+_FIX_REQUEST = "correct the request and drop it again; `spoold check FILE` tells all its mistakes"
+
+REQUEST_INVALID = _rejected(
+    "request-invalid", "the request does not match spoold.request/1", _FIX_REQUEST, "E22 E38"
+)
+REQUEST_NOT_JSON = _rejected(
+    "request-not-json", "the request is not valid JSON", _FIX_REQUEST, "E22"
+)
+REQUEST_TRUNCATED = _rejected(
+    "request-truncated",
+    "the request ends before its JSON does",
+    "its writer stopped half-way: write under another name, then rename it into the inbox",
+    "E04",
+)
+REQUEST_TOO_LARGE = _rejected(
+    "request-too-large",
+    "the request is larger than [intake] max_request_bytes",
+    "put large content beneath a root and name it, or raise the limit",
+    "E21",
+)
+DROP_EMPTY = _rejected(
+    "drop-empty", "the drop is an empty file", "write the whole file, then drop it again", "E21"
+)
+DROP_SYMLINK = _rejected(
+    "drop-symlink", "the drop is a symbolic link", "drop the file itself, not a link to it", "E17"
+)
+DROP_UNREADABLE = _rejected(
+    "drop-unreadable",
+    "the drop cannot be read by the daemon",
+    "make it readable for the daemon's user or group and drop it again",
+    "E26",
+)
+DROP_INCOMPLETE = _rejected(
+    "incomplete",
+    "the drop still has a writer and has not changed for [intake] incomplete_seconds",
+    "end the process that holds it open, then drop the finished file again",
+    "E04",
+)
+DROP_REFUSED = _rejected(
+    "drop-refused",
+    "the database refused to store this drop",
+    "correct the content named in the message and drop it again",
+    "E38",
+)
+BUNDLE_TOO_LARGE = _rejected(
+    "bundle-too-large",
+    "the bundle is larger than [intake] max_bundle_bytes",
+    "raise the limit if a bundle of this size is expected",
+    "E21",
+)
+IDEMPOTENCY_KEY_REUSED = _rejected(
+    "idempotency-key-reused",
+    "this idempotency_key belongs to another request",
+    "use a new key for a new request; the same key is only for the same request again",
+    "E13",
+)
+DROP_MISSING = _code(
+    "drop-missing",
+    "the job's drop is missing from the spool",
+    "somebody removed it from .spoold/claimed; drop it again",
+)
+
+# --- actions and sources ------------------------------------------------------------------------
+ROOT_UNKNOWN = _code(
+    "root-unknown",
+    "the request names a root that is not configured",
+    "name one of the roots in [roots] of spoold.toml, or add it there",
+)
+PATH_OUTSIDE_ROOT = _code(
+    "path-outside-root",
+    "the path does not stay beneath its root",
+    "name a path beneath the root, without .. and not through symbolic links",
+)
+SOURCE_MISSING = _code(
+    "source-missing", "the path does not exist beneath its root", "check root and path"
+)
+SOURCE_UNREADABLE = _code(
+    "source-unreadable",
+    "a file of the source cannot be read",
+    'give the daemon\'s user read access, exclude it, or set "on_error": "skip"',
+)
+SOURCE_CHANGED = _code(
+    "source-changed",
+    "a file changed or vanished while it was read",
+    'ask for it when nothing writes to it, or set "on_error": "skip"',
+    transient=True,
+)
+NOTHING_TO_BUNDLE = _code(
+    "nothing-to-bundle",
+    "no regular file matches: a bundle needs at least one",
+    "check path, include and exclude",
+)
+PATH_UNSUPPORTED = _code(
+    "path-unsupported",
+    "a path is longer or deeper than a bundle can hold",
+    "shorten it (4,096 bytes, 128 segments of 255 bytes), or exclude it",
+)
+
+# --- trust --------------------------------------------------------------------------------------
+SIGNATURE_MISSING = _untrusted(
+    "signature-missing", "there is no signature", "ask the sender to sign and send it again", "H02"
+)
+SIGNATURE_UNTRUSTED = _untrusted(
+    "signature-untrusted",
+    "no trusted key made this signature",
+    "if the sender is genuine, get its public key (`spoold keys show` there), compare the key id "
+    "by another channel, and `spoold keys trust FILE --site NAME` here",
+    "H03 H06 H07 H08 H10",
+)
+KEY_ROLE = _untrusted(
+    "key-role",
+    "the key that signed is trusted, but not for this",
+    "add the role to the key with `spoold keys trust`, if it should have it",
+    "H04",
+)
+KEY_REVOKED = _untrusted(
+    "key-revoked",
+    "the key that signed has been revoked here",
+    "ask the sender to sign with its present key",
+    "H05",
+)
+KEY_UNUSABLE = _code(
+    "key-unusable",
+    "the key cannot be used",
+    "make a new one with `spoold keys generate`: RSA of 3072 bits or more with e = 65537, "
+    "or Ed25519, in a file of mode 0600",
+    exit_status=Exit.NOT_TRUSTED,
+    cases="H09",
+)
+SITE_MISMATCH = _untrusted(
+    "site-mismatch",
+    "the bundle says it comes from another site than its key",
+    "the sender's `site` and the name given to `spoold keys trust` must agree",
+    "H100",
+)
+NOT_ADDRESSED = _untrusted(
+    "not-addressed-here",
+    "the bundle is addressed to other sites",
+    "carry it to a site it names, or ask for one that names this site",
+    "H29",
+)
+EXPIRED = _untrusted(
+    "expired", "the bundle's not_after has passed", "ask the sender for a new one", "H30"
+)
+DOCUMENT_TYPE = _untrusted(
+    "document-type", "the signed document is of another type", "send the right document", "H11"
+)
+DOCUMENT_INVALID = _broken(
+    "document-invalid", "the signed document is not canonical JSON", "ask for it again"
+)
+SIGNATURE_INVALID = _broken(
+    "signature-invalid",
+    "a signature by a known key does not fit the content",
+    "it was changed after signing: ask the sender to send it again",
+)
+
+# --- publishing and the queue -------------------------------------------------------------------
+BUNDLE_ID_TAKEN = _code(
+    "bundle-id-taken",
+    "another bundle of that site has this id and is restored already",
+    "ask the sender for a bundle with an id of its own",
+    cases="H33",
+)
+RESTORED_EXISTS = _code(
+    "restored-exists",
+    "this bundle's folder stands in restored/ already",
+    "move that folder away, then `spoold retry` the job",
+)
+PUBLISH_LOST = _code(
+    "publish-lost",
+    "files of this job vanished while they were being published",
+    "somebody moved them out of .spoold: put them back; the job goes on by itself",
+    transient=True,
+)
+NO_SPACE = _code(
+    "no-space", "the disk is full", "free some space; it goes on by itself", transient=True
+)
+DISK_ERROR = _code(
+    "disk-error",
+    "a file could not be read or written",
+    "check the disk and its mount; the job is tried again",
+    transient=True,
+)
+TIMEOUT = _code(
+    "timeout",
+    "the attempt took longer than its timeout",
+    "raise the request's timeout, or [workers] timeout_seconds",
+    transient=True,
+)
+WORKER_LOST = _code(
+    "worker-lost",
+    "the worker process died during the attempt",
+    "see the daemon's log for that time; memory and the content itself are the usual causes",
+    transient=True,
+)
+CANCELLED = _code(
+    "cancelled",
+    "an operator cancelled the job",
+    "drop it again if it should run after all",
+    exit_status=Exit.CANCELLED,
+    state=Ending.CANCELLED,
+)
+INTERNAL = _code(
+    "internal-error",
+    "spoold met a condition it does not know",
+    "report it with the daemon's log of that time; the job is tried again",
+    transient=True,
+)
+
+# --- the spool, its database and its commands ---------------------------------------------------
+USAGE = _code("usage", "the command line is wrong", "see --help", exit_status=Exit.USAGE)
+CONFIG_INVALID = _code(
+    "config-invalid",
+    "the configuration is not valid",
+    "correct the key named; `spoold config` shows what is in force",
+    exit_status=Exit.CONFIGURATION,
+)
+SPOOL_MISSING = _code(
+    "spool-missing",
+    "there is no spool here",
+    "make one with `spoold init SPOOL`, or name it: argument, SPOOLD_SPOOL, or ./spool",
+    exit_status=Exit.CONFIGURATION,
+)
+SPOOL_INVALID = _code(
+    "spool-invalid",
+    "the spool tree cannot be used",
+    "run `spoold doctor SPOOL`: it names each fault with its fix",
+    exit_status=Exit.CONFIGURATION,
+    cases="E33",
+)
+SPOOL_FOREIGN = _code(
+    "spool-foreign",
+    "this spool and this database do not belong together",
+    "point [database_url] at the spool's own database; of a copied spool, remove "
+    ".spoold/spool.id and .spoold/postgres to make it a new one",
+    exit_status=Exit.CONFIGURATION,
+    cases="E34",
+)
+DATABASE_AWAY = _code(
+    "database-away",
+    "the database cannot be reached",
+    "start the daemon (`spoold run`) for the embedded server, or check database_url",
+    exit_status=Exit.UNAVAILABLE,
+    transient=True,
+    cases="E28",
+)
+DATABASE_UNFIT = _code(
+    "database-unfit",
+    "the database server cannot be used",
+    "see the message",
+    exit_status=Exit.CONFIGURATION,
+)
+JOB_UNKNOWN = _code("job-unknown", "there is no such job or drop", "see `spoold jobs`")
+JOB_STATE = _code("job-state", "the job's state does not allow this", "see `spoold jobs`")
+WAIT_TIMEOUT = _code(
+    "wait-timeout",
+    "the drop was not final in time",
+    "it goes on: look again with `spoold status NAME`",
+    exit_status=Exit.TIMED_OUT,
+)
+
+# --- bundles ------------------------------------------------------------------------------------
+_SEND_AGAIN = "it was damaged or changed on the way: ask the sender to send it again"
+
+NOT_A_BUNDLE = _rejected(
+    "not-a-bundle", "the file is no spoold bundle", "drop a bundle made by spoold", "H01 H78 H85"
+)
+BUNDLE_TRUNCATED = _broken(
+    "bundle-truncated",
+    "the bundle ends too early",
+    "the copy was not complete: copy it again, then `sync`",
+    "E04 H75 H77",
+)

@@ -1,0 +1,1 @@
+"""From the inbox to the queue: what is there, what is complete, claim and admit."""

@@ -1,0 +1,1 @@
+"""The job queue in Postgres: states, transitions and every query."""

@@ -1,0 +1,1 @@
+"""Where restored content goes: one module a kind."""

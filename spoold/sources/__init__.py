@@ -1,0 +1,1 @@
+"""Where bundled content comes from: one module a kind."""

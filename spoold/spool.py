@@ -1,0 +1,346 @@
+"""The spool tree and the only durable write, rename and fsync in the program.
+
+TREE is read twice: `Spool.create` makes what it says, `faults` compares the disk with it.
+
+Guarantees: a name made by `rename_new` never replaced another file; after `sync_folder` returns,
+the names in that folder survive a power cut; `write_durable` leaves either the whole new content
+or what was there before.
+Not guaranteed: anything on network file systems, which `faults` reports.
+Crash: a temporary file made by `write_durable` may stay behind; its next call with the same
+target overwrites it.
+"""
+
+import ctypes
+import enum
+import errno
+import json
+import os
+import stat
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from spoold import errors
+from spoold.errors import SpooldError
+
+
+class Folder(enum.StrEnum):
+    """A folder of the tree, by its path beneath the spool."""
+
+    INBOX = "inbox"
+    PROCESSED = "processed"
+    FAILED = "failed"
+    STATUS = "status"
+    RESTORED = "restored"
+    PRIVATE = ".spoold"
+    CLAIMED = ".spoold/claimed"
+    WORK = ".spoold/work"
+    TRASH = ".spoold/trash"
+    KEYS = ".spoold/keys"
+    TRUST = ".spoold/trust"
+    POSTGRES = ".spoold/postgres"
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """One line of the tree: where, with which mode, and what for."""
+
+    folder: Folder
+    mode: int
+    purpose: str
+
+
+TREE: Final = (
+    Node(Folder.INBOX, 0o1730, "drops arrive here; droppers of the group write, but do not list"),
+    Node(Folder.PROCESSED, 0o755, "drop, results and signed status of jobs that succeeded"),
+    Node(Folder.FAILED, 0o755, "drop, log and signed status of jobs that did not"),
+    Node(Folder.STATUS, 0o755, "<drop>.status.json of every drop: the path to poll"),
+    Node(Folder.RESTORED, 0o755, "<site>/<bundle id>/: restored bundles"),
+    Node(Folder.PRIVATE, 0o700, "spoold's own"),
+    Node(Folder.CLAIMED, 0o700, "drops of unfinished jobs, <job id>.<name>"),
+    Node(Folder.WORK, 0o700, "<job id>.<epoch>/: scratch of running attempts"),
+    Node(Folder.TRASH, 0o700, "scratch on its way out"),
+    Node(Folder.KEYS, 0o700, "this site's private keys"),
+    Node(Folder.TRUST, 0o700, "keys of other sites"),
+    Node(Folder.POSTGRES, 0o700, "the embedded server's locks, address and data"),
+)
+
+# Folders that files are renamed and linked between: they must be one file system.
+_ONE_FILE_SYSTEM: Final = (
+    Folder.CLAIMED,
+    Folder.INBOX,
+    Folder.PROCESSED,
+    Folder.FAILED,
+    Folder.STATUS,
+    Folder.RESTORED,
+    Folder.WORK,
+    Folder.TRASH,
+)
+
+# statfs(2) f_type of file systems that other hosts change behind our back: NFS, SMB1, CIFS, SMB2,
+# AFS, Ceph, 9p, FUSE.
+NETWORK_FILE_SYSTEMS: Final = frozenset(
+    {0x6969, 0x517B, 0xFF534D42, 0xFE534D42, 0x5346414F, 0x00C36400, 0x01021997, 0x65735546}
+)
+
+_RENAME_NOREPLACE = 1
+_AT_FDCWD = -100
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Spool:
+    """Paths of one spool. `root` is absolute."""
+
+    root: Path
+
+    @classmethod
+    def at(cls, path: str | os.PathLike[str]) -> "Spool":
+        """The spool at a path, whether it exists or not."""
+        return cls(Path(os.path.abspath(path)))
+
+    def folder(self, folder: Folder) -> Path:
+        """The absolute path of a folder of the tree."""
+        return self.root / folder
+
+    @property
+    def intake_lock(self) -> Path:
+        """The file whose flock makes an intake the spool's only one."""
+        return self.root / ".spoold/intake.lock"
+
+    @property
+    def public_key(self) -> Path:
+        """This site's public key, PEM."""
+        return self.root / "site.pub"
+
+    @property
+    def identity_file(self) -> Path:
+        """`spool.id`: this spool's id and that of its database."""
+        return self.root / ".spoold/spool.id"
+
+    def exists(self) -> bool:
+        """Whether `init` has been here."""
+        return self.identity_file.is_file()
+
+    def require(self) -> "Spool":
+        """Return self; raise `spool-missing` where `init` has not been."""
+        if not self.exists():
+            raise SpooldError(
+                errors.SPOOL_MISSING,
+                f"{self.root} is no spool",
+                hint=f"make it with `spoold init {self.root}`, or name another: argument, "
+                "SPOOLD_SPOOL, or ./spool",
+            )
+        return self
+
+    def create(self) -> None:
+        """Make what is missing of the tree and its id. Idempotent; modes are set to the table's."""
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            for node in TREE:
+                path = self.folder(node.folder)
+                path.mkdir(exist_ok=True)
+                path.chmod(node.mode)
+        except OSError as error:
+            raise SpooldError(
+                errors.SPOOL_INVALID,
+                f"{error.filename}: {error.strerror}",
+                hint="init needs to write there: choose another place or another user",
+            ) from error
+        if not self.identity_file.exists():
+            write_durable(self.identity_file, _identity_bytes(uuid.uuid4(), None), mode=0o600)
+
+    def identity(self) -> "Identity":
+        """Read `spool.id`."""
+        try:
+            document = json.loads(self.identity_file.read_bytes())
+            database = document["database"]
+            return Identity(uuid.UUID(document["spool"]), uuid.UUID(database) if database else None)
+        except FileNotFoundError:
+            self.require()
+            raise
+        except (ValueError, KeyError, TypeError) as error:
+            raise SpooldError(
+                errors.SPOOL_INVALID, f"{self.identity_file} is damaged: {error}"
+            ) from error
+
+    def bind_database(self, database: uuid.UUID) -> None:
+        """Record, durably, which database holds this spool's jobs."""
+        content = _identity_bytes(self.identity().spool, database)
+        write_durable(self.identity_file, content, mode=0o600)
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Who this spool is, and which database it belongs to (None: none yet)."""
+
+    spool: uuid.UUID
+    database: uuid.UUID | None
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One thing wrong with a tree, and its fix."""
+
+    path: Path
+    what: str
+    fix: str
+
+
+def faults(spool: Spool) -> Iterator[Fault]:
+    """Compare the disk with TREE, and try a rename and a hard link between each pair of folders.
+
+    Trying is the only proof: with bind mounts st_dev is equal and the rename fails all the same.
+    """
+    missing = False
+    for node in TREE:
+        path = spool.folder(node.folder)
+        try:
+            status = path.lstat()
+        except OSError as error:
+            missing = True
+            yield Fault(path, f"{error.strerror}", f"spoold init {spool.root}")
+            continue
+        if not stat.S_ISDIR(status.st_mode):
+            missing = True
+            yield Fault(path, "is not a folder", f"move it away, then spoold init {spool.root}")
+        elif stat.S_IMODE(status.st_mode) & ~node.mode & 0o777:
+            yield Fault(
+                path,
+                f"mode is {stat.S_IMODE(status.st_mode):04o}, wider than {node.mode:04o}",
+                f"chmod {node.mode:04o} {path}",
+            )
+        elif not os.access(path, os.R_OK | os.W_OK | os.X_OK):
+            missing = True
+            yield Fault(path, "cannot be written by this user", "chown it to the daemon's user")
+    if missing:
+        return
+    network = file_system_type(spool.root) in NETWORK_FILE_SYSTEMS
+    if network:
+        yield Fault(spool.root, "is on a network file system", "put the spool on a local disk")
+    for folder in _ONE_FILE_SYSTEM[1:]:
+        yield from _crossing_fault(spool, _ONE_FILE_SYSTEM[0], folder)
+
+
+def _crossing_fault(spool: Spool, first: Folder, second: Folder) -> Iterator[Fault]:
+    # Every folder is tried against `claimed/`, both ways: file systems and mounts are equivalence
+    # classes, so all that reach it reach each other.
+    name = f".probe.{os.getpid()}"
+    here, there = spool.folder(first) / name, spool.folder(second) / name
+    try:
+        here.touch()
+        os.link(here, there)
+        there.unlink()
+        rename_new(here, there)
+        rename_new(there, here)
+    except OSError as error:
+        yield Fault(
+            spool.folder(second),
+            f"no rename and hard link to and from {spool.folder(first)}: {error.strerror}",
+            "the whole spool must be one file system and one mount: remove the mount or the link",
+        )
+    finally:
+        for path in (here, there):
+            with suppress(OSError):
+                path.unlink()
+
+
+def file_system_type(path: Path) -> int:
+    """The statfs(2) f_type of the file system that holds a path."""
+    # struct statfs begins with f_type, one word, on every Linux ABI that CPython 3.11 supports.
+    buffer = ctypes.create_string_buffer(512)
+    if _libc.statfs(os.fsencode(path), buffer) != 0:
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code), str(path))
+    return int.from_bytes(buffer.raw[: ctypes.sizeof(ctypes.c_long)], "little") & 0xFFFFFFFF
+
+
+def rename_new(
+    source: str | bytes | os.PathLike[str], target: str | bytes | os.PathLike[str]
+) -> None:
+    """Rename, but never onto an existing name (renameat2(2), RENAME_NOREPLACE).
+
+    Raises FileExistsError, FileNotFoundError or another OSError. Where the file system does not
+    know the flag, a hard link and an unlink do the same for files.
+    """
+    raw_source, raw_target = os.fsencode(source), os.fsencode(target)
+    if _libc.renameat2(_AT_FDCWD, raw_source, _AT_FDCWD, raw_target, _RENAME_NOREPLACE) == 0:
+        return
+    code = ctypes.get_errno()
+    if code != errno.EINVAL:
+        raise OSError(code, os.strerror(code), raw_source, None, raw_target)
+    os.link(raw_source, raw_target, follow_symlinks=False)
+    os.unlink(raw_source)
+
+
+def sync_file(path: str | os.PathLike[str]) -> None:
+    """fsync a regular file by path, without following a symbolic link."""
+    _sync(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+
+
+def sync_folder(path: str | os.PathLike[str]) -> None:
+    """fsync a folder: the names in it become durable."""
+    _sync(path, os.O_RDONLY | os.O_DIRECTORY)
+
+
+def sync_file_system(path: str | os.PathLike[str]) -> None:
+    """syncfs(2): everything on the file system of `path` becomes durable, data and names."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        if _libc.syncfs(descriptor) != 0:
+            code = ctypes.get_errno()
+            raise OSError(code, os.strerror(code), os.fspath(path))
+    finally:
+        os.close(descriptor)
+
+
+def _sync(path: str | os.PathLike[str], flags: int) -> None:
+    descriptor = os.open(path, flags | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_durable(path: Path, content: bytes, *, mode: int = 0o644) -> None:
+    """Replace a file's content for good: write beside it, fsync, rename, fsync the folder."""
+    replace_content(path, content, path.with_name(f".{path.name}.tmp"), mode=mode, durable=True)
+    sync_folder(path.parent)
+
+
+def replace_content(
+    path: Path, content: bytes, temporary: Path, *, mode: int = 0o644, durable: bool = False
+) -> None:
+    """Write `temporary` and rename it over `path`; readers see the old or the new content.
+
+    `durable` also fsyncs the content before the rename; the name is the caller's to sync.
+    """
+    descriptor = os.open(
+        temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600
+    )
+    with open(descriptor, "wb", buffering=0) as file:
+        os.fchmod(descriptor, mode)
+        view = memoryview(content)
+        while view:
+            view = view[file.write(view) :]
+        if durable:
+            os.fsync(descriptor)
+    os.rename(temporary, path)
+
+
+@contextmanager
+def folder_descriptor(path: str | os.PathLike[str]) -> Iterator[int]:
+    """A directory handle for *at() calls, closed at the end."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _identity_bytes(spool: uuid.UUID, database: uuid.UUID | None) -> bytes:
+    document = {"spool": str(spool), "database": str(database) if database else None}
+    return (json.dumps(document) + "\n").encode()
