@@ -1,0 +1,372 @@
+"""What a job is: its states, the one table of transitions, its retry decision and its ids. Pure.
+
+The store has one guarded statement for each verb of TRANSITIONS and none beside them.
+"""
+
+import enum
+import os
+import time
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+
+from spoold.canonical import Document
+
+
+class State(enum.StrEnum):
+    """Where a job stands; the last five are final."""
+
+    SCHEDULED = "scheduled"
+    QUEUED = "queued"
+    RUNNING = "running"
+    PUBLISHING = "publishing"
+    SUCCEEDED = "succeeded"
+    DUPLICATE = "duplicate"
+    FAILED = "failed"
+    REJECTED = "rejected"
+    CANCELLED = "cancelled"
+
+    @property
+    def final(self) -> bool:
+        """Whether nothing can change this state any more."""
+        return self in FINAL
+
+
+FINAL: Final = frozenset(
+    {State.SUCCEEDED, State.DUPLICATE, State.FAILED, State.REJECTED, State.CANCELLED}
+)
+UNFINISHED: Final = frozenset(State) - FINAL
+
+
+class Verb(enum.StrEnum):
+    """What can happen to a job once it is admitted."""
+
+    PROMOTE = "promote"
+    FREE = "free"
+    STAND_FOR = "stand_for"
+    CLAIM = "claim"
+    CLAIM_PUBLISHING = "claim_publishing"
+    PROGRESS = "progress"
+    TAKE_KEY = "take_key"
+    WAIT = "wait_for"
+    RELEASE = "release"
+    RETRY = "retry"
+    BEGIN_PUBLISHING = "begin_publishing"
+    AMEND_PUBLISHING = "amend_publishing"
+    DEFER_PUBLISHING = "defer_publishing"
+    RESCUE = "rescue"
+    RESCUE_PUBLISHING = "rescue_publishing"
+    CANCEL = "cancel"
+    FINISH = "finish"
+
+
+@dataclass(frozen=True, slots=True)
+class Transition:
+    """From which states a verb leads where, and whether only the claim's owner may use it."""
+
+    source: frozenset[State]
+    target: frozenset[State]
+    fenced: bool
+
+
+def _transition(source: str, target: str, *, fenced: bool = False) -> Transition:
+    return Transition(
+        frozenset(map(State, source.split())), frozenset(map(State, target.split())), fenced
+    )
+
+
+TRANSITIONS: Final[Mapping[Verb, Transition]] = {
+    # by the clock, or because the job waited for has ended
+    Verb.PROMOTE: _transition("scheduled", "queued"),
+    Verb.FREE: _transition("scheduled", "scheduled queued"),
+    Verb.STAND_FOR: _transition("scheduled queued", "publishing"),
+    # by a worker that takes it
+    Verb.CLAIM: _transition("queued", "running"),
+    Verb.CLAIM_PUBLISHING: _transition("publishing", "publishing"),
+    # by the worker that holds it
+    Verb.PROGRESS: _transition("running", "running", fenced=True),
+    Verb.TAKE_KEY: _transition("running", "running", fenced=True),
+    Verb.WAIT: _transition("running", "scheduled", fenced=True),
+    Verb.RELEASE: _transition("running", "queued", fenced=True),
+    Verb.RETRY: _transition("running", "scheduled", fenced=True),
+    Verb.BEGIN_PUBLISHING: _transition("running", "publishing", fenced=True),
+    Verb.AMEND_PUBLISHING: _transition("publishing", "publishing", fenced=True),
+    Verb.DEFER_PUBLISHING: _transition("publishing", "publishing", fenced=True),
+    Verb.FINISH: _transition(
+        "publishing", "succeeded duplicate failed rejected cancelled", fenced=True
+    ),
+    # by others
+    Verb.RESCUE: _transition("running", "scheduled publishing"),
+    Verb.RESCUE_PUBLISHING: _transition("publishing", "publishing"),
+    Verb.CANCEL: _transition("scheduled queued running", "publishing"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One row of the queue. Times are the database's, in UTC."""
+
+    id: uuid.UUID
+    spool: uuid.UUID
+    drop_name: bytes
+    drop_sha256: bytes | None
+    drop_bytes: int
+    action: str | None
+    request: Document | None
+    request_sha256: bytes | None
+    priority: int
+    correlation_id: str | None
+    due_at: datetime
+    rank: datetime
+    admitted_at: datetime
+    claimed_at: datetime | None
+    deadline_at: datetime | None
+    finished_at: datetime | None
+    state: State
+    epoch: int
+    attempt: int
+    max_attempts: int
+    timeout_seconds: int
+    worker: uuid.UUID | None
+    dedup_key: bytes | None
+    waits_for: uuid.UUID | None
+    retry_of: uuid.UUID | None
+    intake: Document
+    progress: Document | None
+    outcome: Document | None
+    error: Document | None
+    final_document: bytes | None
+    sources: tuple["Move", ...]
+
+    @property
+    def short_id(self) -> str:
+        """The form of the id that people read and file names carry."""
+        return short_id(self.id)
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A job under a lease: `epoch` and `worker` fence every write to it."""
+
+    job: Job
+    epoch: int
+    worker: uuid.UUID
+
+    @property
+    def id(self) -> uuid.UUID:
+        """The job's id."""
+        return self.job.id
+
+
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """A drop on its way into the queue.
+
+    `error` set: it enters as rejected, without an owner; `action` and `request` may then be None.
+    `dedup_key` is the digest of the idempotency key or of the content, None: never a duplicate.
+    """
+
+    id: uuid.UUID
+    drop_name: bytes
+    drop_sha256: bytes | None
+    drop_bytes: int
+    action: str | None
+    request: Document | None
+    request_sha256: bytes | None
+    intake: Document
+    priority: int = 500
+    correlation_id: str | None = None
+    not_before: datetime | None = None
+    max_attempts: int = 5
+    timeout_seconds: int = 21600
+    dedup_key: bytes | None = None
+    retry_of: uuid.UUID | None = None
+    error: Document | None = None
+
+
+class Verdict(enum.StrEnum):
+    """What became of an admission."""
+
+    ADMITTED = "admitted"
+    ALREADY = "already"  # its own id has a row: admitted before a crash
+    NAME_BUSY = "name-busy"  # an unfinished job has that drop name: nothing was stored
+    WAITS = "waits"  # for the unfinished job that has its key
+    DUPLICATE = "duplicate"  # of a succeeded job: will be published as such
+    KEY_REUSED = "key-reused"  # the key belongs to another request: will be published as rejected
+    REFUSED = "refused"  # the database refuses the values: nothing was stored
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The verdict on one admission; `job` is the other job it speaks of, `message` why refused."""
+
+    id: uuid.UUID
+    verdict: Verdict
+    job: uuid.UUID | None = None
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """One planned rename of a publication.
+
+    `source` is a path relative to the spool; `folder` a path relative to the spool and `name` the
+    name in it. `device` and `inode` prove afterwards that what stands there is what was meant.
+    """
+
+    role: str
+    source: str
+    folder: str
+    name: bytes
+    device: int
+    inode: int
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Publication:
+    """What the step to `publishing` makes durable, before the first rename.
+
+    `outcome` is {"state", "result", "error", "warnings"}; `names` are the (folder, name) pairs
+    that must not belong to any other job.
+    """
+
+    outcome: Document
+    final_document: bytes
+    sources: tuple[Move, ...]
+    names: tuple[tuple[str, bytes], ...]
+
+
+class Begun(enum.StrEnum):
+    """What became of a step to, or within, `publishing`."""
+
+    BEGUN = "begun"
+    NAME_TAKEN = "name-taken"
+    LOST = "lost"
+
+
+class Key(enum.StrEnum):
+    """What became of taking a key for a running job."""
+
+    TAKEN = "taken"
+    HELD = "held"  # by an unfinished job: wait_for it
+    DONE = "done"  # a job with this key has succeeded
+    REUSED = "reused"  # the key belongs to another request
+    OTHER = "other"  # the job has a key of its own already, which stands
+    LOST = "lost"
+
+
+@dataclass(frozen=True, slots=True)
+class KeyAnswer:
+    """The answer to take_key; `job` is the holder, or the job that is done."""
+
+    verdict: Key
+    job: uuid.UUID | None = None
+
+
+class Waiting(enum.StrEnum):
+    """What became of wait_for."""
+
+    WAITING = "waiting"
+    HOLDER_GONE = "holder-gone"  # final by now: take the key again
+    LOST = "lost"
+
+
+@dataclass(frozen=True, slots=True)
+class Rescued:
+    """A job taken back; `code` is None for one that was being published."""
+
+    id: uuid.UUID
+    epoch: int
+    worker: uuid.UUID
+    state: State
+    code: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Cancelled:
+    """A cancelled job; `worker` held it, and is to be stopped."""
+
+    id: uuid.UUID
+    worker: uuid.UUID | None
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How a job stands, for those who compare the disk with the rows."""
+
+    id: uuid.UUID
+    state: State
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerRow:
+    """One worker process as the database knows it. `seen_seconds`: since its last beat."""
+
+    id: uuid.UUID
+    host: str
+    pid: int
+    version: str
+    draining: bool
+    seen_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Backlog:
+    """Unfinished jobs of one state and action. `oldest_seconds`: since the oldest became due."""
+
+    state: State
+    action: str | None
+    jobs: int
+    oldest_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class RetryPolicy:
+    """Exponential back-off: base * 2^n seconds, at most the cap."""
+
+    base_seconds: float = 2.0
+    cap_seconds: float = 600.0
+
+
+def retry_delay(attempt: int, policy: RetryPolicy, jitter: float) -> float:
+    """Seconds from the failure of attempt number `attempt` (1 is the first) to the next one.
+
+    `jitter` in [0, 1) spreads the upper half, so that jobs that failed together do not come back
+    together.
+    """
+    assert attempt >= 1
+    assert 0.0 <= jitter < 1.0
+    # 2**60 seconds is beyond any cap, and the exponent must not overflow a float.
+    full = min(policy.cap_seconds, policy.base_seconds * 2 ** min(attempt - 1, 60))
+    return full * (0.5 + 0.5 * jitter)
+
+
+def may_retry(job: Job, *, transient: bool) -> bool:
+    """Whether a failed attempt is followed by another one."""
+    return transient and job.attempt < job.max_attempts
+
+
+def uuid7(nanoseconds: int, random: int) -> uuid.UUID:
+    """A version 7 UUID (RFC 9562, section 5.7) of a Unix time and 62 random bits.
+
+    The 12 bits after the milliseconds are their fraction (section 6.2, method 3), so that ids
+    made one after the other sort so.
+    """
+    milliseconds, rest = divmod(nanoseconds, 1_000_000)
+    fraction = rest * 4096 // 1_000_000
+    value = (milliseconds & (1 << 48) - 1) << 80 | 7 << 76 | fraction << 64
+    return uuid.UUID(int=value | 0b10 << 62 | random & (1 << 62) - 1)
+
+
+def new_job_id() -> uuid.UUID:
+    """A fresh job id."""
+    return uuid7(time.time_ns(), int.from_bytes(os.urandom(8), "big"))
+
+
+def short_id(job: uuid.UUID) -> str:
+    """The last 12 hex digits: random. (The first 12 are a clock, equal for jobs of one moment.)"""
+    return job.hex[-12:]
