@@ -1,0 +1,19 @@
+"""Configuration: TOML, environment and flags, read once, checked whole, each value's origin kept.
+
+Importing this costs pydantic (some 70 ms): commands import it where they need it.
+"""
+
+from spoold.config.load import Config, Origin, find, host_site, load, scrubbed, variable_of
+from spoold.config.template import template, toml_value
+
+__all__ = [
+    "Config",
+    "Origin",
+    "find",
+    "host_site",
+    "load",
+    "scrubbed",
+    "template",
+    "toml_value",
+    "variable_of",
+]

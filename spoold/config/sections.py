@@ -1,0 +1,202 @@
+"""Every key of `spoold.toml`: its type, its default, its limits, and a word on it.
+
+This is the one table: validation, the commented file that `init` writes and `spoold config` all
+read it. A section is a frozen model; units stand in the names, sizes are bytes, retention seconds.
+"""
+
+import re
+from pathlib import PurePosixPath
+from typing import Annotated, Final, Literal
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    model_validator,
+)
+
+from spoold import units
+
+ROOT_NAME: Final = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+_ADDRESS: Final = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^\[\]:\s]+):([0-9]{1,5})")
+
+
+def _size(value: object) -> object:
+    return units.parse_size(value) if isinstance(value, str) else value
+
+
+def _duration(value: object) -> object:
+    if isinstance(value, int) and not isinstance(value, bool):
+        raise ValueError(f'write it with its unit: "{value}d", "12h" or "30m"')  # noqa: TRY004  # pydantic collects ValueErrors
+    return units.parse_duration(value) if isinstance(value, str) else value
+
+
+def _address(value: str) -> str:
+    if value:
+        match = _ADDRESS.fullmatch(value)
+        if match is None or int(match[2]) > 65535:
+            raise ValueError(f'{value!r} is no address: write "127.0.0.1:9094", or "" for none')
+    return value
+
+
+def _site(value: str) -> str:
+    if value and not re.fullmatch(r"[a-z0-9][a-z0-9-]{0,62}", value):
+        raise ValueError(
+            f"{value!r} is no site name: up to 63 of a-z, 0-9 and -, not beginning with -"
+        )
+    return value
+
+
+def _root(value: str) -> str:
+    if value.startswith("~"):
+        raise ValueError("~ is not expanded: write the whole path")
+    if not value or "\0" in value:
+        raise ValueError("a root is the path of a folder")
+    return str(PurePosixPath(value))
+
+
+Size = Annotated[int, BeforeValidator(_size), Field(ge=0, le=units.MAX_SIZE)]
+Duration = Annotated[int, BeforeValidator(_duration), Field(ge=0)]
+Seconds = Annotated[float, Field(ge=0, le=31_622_400, allow_inf_nan=False)]
+Address = Annotated[str, AfterValidator(_address)]
+SiteName = Annotated[str, AfterValidator(_site)]
+RootPath = Annotated[str, AfterValidator(_root)]
+RootName = Annotated[str, StringConstraints(pattern=f"^{ROOT_NAME.pattern}$")]
+
+
+class Section(BaseModel):
+    """Frozen; an unknown key is a mistake."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class Intake(Section):
+    """How drops are seen and admitted."""
+
+    settle_seconds: Seconds = Field(
+        default=2.0, description="a drop that cannot prove itself complete rests this long"
+    )
+    rescan_seconds: Annotated[float, Field(ge=0.05, le=3600, allow_inf_nan=False)] = Field(
+        default=5.0, description="a full look at the inbox, whatever events said"
+    )
+    incomplete_seconds: Seconds = Field(
+        default=3600,
+        description="after this long without a change, a drop with a writer is rejected",
+    )
+    writer_check: Literal["auto", "settle"] = Field(
+        default="auto", description='"settle" for an inbox that is exported over the network'
+    )
+    idempotency: Literal["key", "content"] = Field(
+        default="key", description='"content": an equal drop is a duplicate even without a key'
+    )
+    max_request_bytes: Annotated[Size, Field(ge=1024, le=64 * 1024**2)] = Field(
+        default=1024**2, description="larger requests are rejected unread"
+    )
+    max_bundle_bytes: Size = Field(
+        default=1024**4, description="larger bundles are rejected unread"
+    )
+    min_free_bytes: Size = Field(
+        default=1024**3, description="with less free space nothing is admitted: drops wait"
+    )
+
+
+class Workers(Section):
+    """The processes that do the jobs."""
+
+    count: Annotated[int, Field(ge=0, le=1024)] = Field(default=0, description="0: one a core")
+    drain_seconds: Seconds = Field(
+        default=60, description="how long a stop waits for running attempts"
+    )
+    timeout_seconds: Annotated[int, Field(ge=1, le=31_622_400)] = Field(
+        default=21600, description="the longest an attempt may take"
+    )
+    aging_seconds: Annotated[int, Field(ge=1, le=86400)] = Field(
+        default=60, description="priority 1000 is overtaken after 1000 x this"
+    )
+
+
+class Retry(Section):
+    """When a failed attempt is tried again: base x 2^n, at most cap, with jitter."""
+
+    max_attempts: Annotated[int, Field(ge=1, le=1000)] = Field(
+        default=5, description="unless the request says otherwise"
+    )
+    base_seconds: Seconds = Field(
+        default=2, description="the first pause; each next one is twice as long"
+    )
+    cap_seconds: Seconds = Field(default=600, description="the longest pause")
+
+    @model_validator(mode="after")
+    def _ordered(self) -> "Retry":
+        if self.cap_seconds < self.base_seconds:
+            raise ValueError("cap_seconds is less than base_seconds")
+        return self
+
+
+class Http(Section):
+    """Metrics and health, read only."""
+
+    listen: Address = Field(
+        default="127.0.0.1:9094", description='/metrics, /livez, /readyz, /healthz; "" turns it off'
+    )
+
+    def address(self) -> tuple[str, int] | None:
+        """Host and port to listen on, None for none. An IPv6 host comes without brackets."""
+        match = _ADDRESS.fullmatch(self.listen)
+        return (match[1].strip("[]"), int(match[2])) if match else None
+
+
+class Log(Section):
+    """What is logged, to the standard error."""
+
+    level: Literal["debug", "info", "warning", "error"] = Field(
+        default="info", description="debug, info, warning or error"
+    )
+    format: Literal["auto", "text", "journal", "json"] = Field(
+        default="auto", description="auto: text on a terminal, else journal or json"
+    )
+
+
+class Retention(Section):
+    """How long finished things are kept; "0d" keeps them for ever."""
+
+    processed: Duration = Field(default=0, description="what stands in processed/")
+    failed: Duration = Field(default=0, description="what stands in failed/")
+    status: Duration = Field(default=0, description="final status files in status/")
+    restored: Duration = Field(default=0, description="restored bundles")
+    jobs: Duration = Field(default=0, description="rows of finished jobs")
+
+
+class File(Section):
+    """The whole of `spoold.toml`."""
+
+    site: SiteName = Field(
+        default="",
+        description="this site's name, its signatures carry it; no two sites may share one",
+    )
+    database_url: str = Field(
+        default="",
+        description="empty: the embedded server; else any libpq URL (PostgreSQL 15 or newer)",
+    )
+    signing_key: Annotated[str, StringConstraints(min_length=1)] = Field(
+        default=".spoold/keys/signing.pem", description="relative to the spool"
+    )
+    roots: dict[RootName, RootPath] = Field(
+        default_factory=dict, description="folders that requests may name, and nothing else"
+    )
+    intake: Intake = Intake()
+    workers: Workers = Workers()
+    retry: Retry = Retry()
+    http: Http = Http()
+    log: Log = Log()
+    retention: Retention = Retention()
+
+
+SECTIONS: Final = tuple(
+    name
+    for name, field in File.model_fields.items()
+    if isinstance(field.annotation, type) and issubclass(field.annotation, Section)
+)
