@@ -374,6 +374,32 @@ WAIT_TIMEOUT = _code(
     exit_status=Exit.TIMED_OUT,
 )
 
+# --- commands -----------------------------------------------------------------------------------
+DROP_NAME = _code(
+    "drop-name",
+    "no drop may have this name",
+    "name it request-….json, ….tar.zst or ….tar.gz; --as NAME drops it under another name",
+    exit_status=Exit.USAGE,
+    cases="E35",
+)
+NAME_BUSY = _code(
+    "name-busy",
+    "a drop of this name stands in the inbox and waits to be taken",
+    "wait until it is gone, or drop this one under another name (--as NAME)",
+    exit_status=Exit.LEFT_FOR_LATER,
+    transient=True,
+    cases="E12",
+)
+DROP_GONE = _code(
+    "drop-gone",
+    "the drop was taken out of the inbox before the daemon took it",
+    "drop it again",
+)
+KEY_EXISTS = _code(
+    "key-exists", "the site has a signing key", "`spoold keys generate --rotate` replaces it"
+)
+KEY_UNKNOWN = _code("key-unknown", "there is no such key", "see `spoold keys list`")
+
 # --- bundles ------------------------------------------------------------------------------------
 _SEND_AGAIN = "it was damaged or changed on the way: ask the sender to send it again"
 
@@ -385,4 +411,162 @@ BUNDLE_TRUNCATED = _broken(
     "the bundle ends too early",
     "the copy was not complete: copy it again, then `sync`",
     "E04 H75 H77",
+)
+HEAD_MALFORMED = _broken(
+    "head-malformed",
+    "the head frame is not what its own members make",
+    _SEND_AGAIN,
+    "H19 H50 H67 H85 H97",
+)
+BUNDLE_ID_INVALID = _broken(
+    "bundle-id-invalid",
+    "the folder inside the bundle is not the bundle id of its manifest",
+    _SEND_AGAIN,
+    "H33",
+)
+MEMBER_UNEXPECTED = _broken(
+    "member-unexpected",
+    "a member stands where the format has none",
+    _SEND_AGAIN,
+    "H20 H21 H24 H71 H73",
+)
+MEMBER_HEADER = _broken(
+    "member-header",
+    "a member's header is not the one that its entry gives",
+    _SEND_AGAIN,
+    "H34-H42 H50-H68 H70 H72",
+)
+NOT_CANONICAL = _broken(
+    "not-canonical", "a signed document is not canonical JSON", _SEND_AGAIN, "H13-H18"
+)
+FIELD_UNKNOWN = _broken(
+    "field-unknown",
+    "a signed document has a field that version 1 does not know",
+    "a newer spoold made it: bring this site to the sender's version",
+    "H23",
+)
+MANIFEST_INVALID = _broken("manifest-invalid", "the manifest breaks the format", _SEND_AGAIN, "H23")
+MANIFEST_KEY = _broken(
+    "manifest-key",
+    "the manifest names another key than the one that signed it",
+    _SEND_AGAIN,
+    "H03",
+)
+THRESHOLD_NOT_MET = _untrusted(
+    "threshold-not-met",
+    "fewer trusted keys than required have signed",
+    "have the bundle signed by more of the trusted sites",
+    "H12",
+)
+QUOTA_EXCEEDED = _untrusted(
+    "quota-exceeded",
+    "the bundle is larger than this site takes",
+    "raise the limit named in the message if a bundle of this size is expected",
+    "H89",
+)
+CODEC_MISMATCH = _broken(
+    "codec-mismatch",
+    "the file is not of the codec that its name or its manifest says",
+    _SEND_AGAIN,
+    "H78",
+)
+FRAME_DIGEST = _broken(
+    "frame-digest-mismatch", "a frame is not the one that was signed", _SEND_AGAIN, "H69 H72 H81"
+)
+FRAME_INVALID = _broken(
+    "frame-invalid",
+    "a frame is of a kind that the format does not allow",
+    _SEND_AGAIN,
+    "H80 H82 H83 H84 H97",
+)
+FRAME_CUT = _broken(
+    "frame-cut", "the frames are not cut as the rule says", _SEND_AGAIN, "H84 H86 H87"
+)
+PAD_INVALID = _broken(
+    "pad-invalid", "the padding before the payload is not the one it must be", _SEND_AGAIN, "H79"
+)
+END_INVALID = _broken(
+    "end-invalid", "the bundle does not end in the end frame", _SEND_AGAIN, "H71 H75"
+)
+TRAILING_DATA = _broken(
+    "trailing-data", "something stands after the end of the bundle", _SEND_AGAIN, "H74 H76 H91"
+)
+INDEX_DIGEST = _broken(
+    "index-digest-mismatch",
+    "an index file is not the one that was signed",
+    _SEND_AGAIN,
+    "H22",
+)
+TAG_FILE = _broken(
+    "tag-file-mismatch",
+    "a BagIt file says something else than the signed index",
+    _SEND_AGAIN,
+    "H22 H98",
+)
+ENTRY_INVALID = _broken(
+    "entry-invalid", "a line of the index breaks the format", _SEND_AGAIN, "H64 H67"
+)
+ENTRY_PATH = _broken(
+    "entry-path",
+    "an entry's path is not allowed",
+    "do not trust this sender's program: nothing was written",
+    "H34-H37 H41 H47",
+)
+ENTRY_ORDER = _broken("entry-order", "the entries are not in order", _SEND_AGAIN, "H72 H73")
+ENTRY_COLLIDES = _broken(
+    "entry-collides",
+    "two entries cannot stand beside each other",
+    _SEND_AGAIN,
+    "H43-H45 H99",
+)
+ENTRY_MEMBER = _broken(
+    "entry-member",
+    "an entry's member is not the one that the rule gives",
+    _SEND_AGAIN,
+    "H37-H40 H43 H44 H47",
+)
+ENTRY_CHUNKS = _broken(
+    "entry-chunks", "an entry's chunks do not make up the file", _SEND_AGAIN, "H88"
+)
+ENTRY_DIGEST = _broken(
+    "entry-digest-mismatch",
+    "a file's content is not the one that was signed",
+    _SEND_AGAIN,
+    "H69 H88",
+)
+TOTALS_MISMATCH = _broken(
+    "totals-mismatch", "the manifest's totals are not those of its entries", _SEND_AGAIN, "H64"
+)
+SYMLINK_LEAVES = _code(
+    "symlink-leaves",
+    "a symbolic link cannot be shown to stay inside the restored tree",
+    "restore with links kept or skipped by policy, if the sender is to make such links",
+    exit_status=Exit.BROKEN,
+    state=Ending.REJECTED,
+    cases="H48 H99",
+)
+SOURCES_COLLIDE = _code(
+    "sources-collide",
+    "two sources bring the same path",
+    'give each source its own "into", or exclude the path in one of them',
+)
+ENTRY_TOO_LARGE = _code(
+    "entry-too-large",
+    "the content needs more chunks than a bundle can hold",
+    "raise chunk_size (4GiB at most)",
+)
+MANIFEST_TOO_LARGE = _code(
+    "manifest-too-large",
+    "the manifest does not fit into the 4 MiB of a bundle's head",
+    "use fewer or shorter labels, or a larger frame count with fewer small files",
+)
+TARGET_EXISTS = _code(
+    "target-exists",
+    "the folder to restore into exists",
+    "move it away, or restore to another place",
+)
+TARGET_COLLIDES = _code(
+    "target-collides",
+    "two entries become one name on the target's file system",
+    "restore to a file system that tells upper from lower case and keeps names as they are",
 )

@@ -1,0 +1,79 @@
+"""What a bundle holds: an entry as a source offers it, and as the index records it.
+
+Both are named tuples, not dataclasses: one is made per file, and a frozen dataclass costs four
+times as much to make.
+"""
+
+import enum
+from collections.abc import Callable
+from typing import BinaryIO, Final, NamedTuple, TypeAlias
+
+MAX_MODE: Final = 0o777
+SYMLINK_MODE: Final = 0o777
+
+# phase, bytes done, bytes in all (None: not known), entries done
+Report: TypeAlias = Callable[[str, int, int | None, int], None]
+
+
+class Kind(enum.StrEnum):
+    """What an entry is."""
+
+    FILE = "file"
+    DIR = "dir"
+    SYMLINK = "symlink"
+
+
+class SourceEntry(NamedTuple):
+    """One thing that a source offers for bundling.
+
+    `path` is the path in the bundle. `content` is an open descriptor or stream of a file: whoever
+    is given the entry closes it. `size` None: a stream of unknown length.
+    """
+
+    path: bytes
+    kind: Kind
+    mode: int
+    mtime_ns: int
+    uid: int
+    gid: int
+    source: str
+    size: int | None = None
+    target: bytes | None = None
+    media_type: str | None = None
+    content: int | BinaryIO | None = None
+
+
+class Chunk(NamedTuple):
+    """One piece of a file that was split: lowercase hex SHA-256, bytes."""
+
+    sha256: str
+    size: int
+
+
+class Entry(NamedTuple):
+    """One line of entries.jsonl. Files only have `size`, `sha256` and `member`.
+
+    `member` is `data/…`, without the bundle id and without a chunk suffix; `chunks` is empty where
+    the file was not split.
+    """
+
+    path: bytes
+    kind: Kind
+    mode: int
+    mtime_ns: int
+    uid: int
+    gid: int
+    source: str
+    size: int = 0
+    sha256: str = ""
+    member: str = ""
+    chunks: tuple[Chunk, ...] = ()
+    target: bytes | None = None
+    media_type: str | None = None
+
+
+class Skipped(NamedTuple):
+    """A path that was left out, and why."""
+
+    path: bytes
+    reason: str
