@@ -341,7 +341,7 @@ def retry_delay(attempt: int, policy: RetryPolicy, jitter: float) -> float:
     assert attempt >= 1
     assert 0.0 <= jitter < 1.0
     # 2**60 seconds is beyond any cap, and the exponent must not overflow a float.
-    full = min(policy.cap_seconds, policy.base_seconds * 2 ** min(attempt - 1, 60))
+    full = min(policy.cap_seconds, policy.base_seconds * 2.0 ** min(attempt - 1, 60))
     return full * (0.5 + 0.5 * jitter)
 
 

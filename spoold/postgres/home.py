@@ -1,0 +1,345 @@
+"""Where one spool's server lives: its folder, its locks, its socket, its password and its address.
+
+Run by an ordinary user everything is in the spool's own `.spoold/postgres/`. Run by root, locks and
+data are in /var/lib/spoold/<spool id>, which the server's user can reach wherever the spool is; the
+folder itself stays root's (root opens files in it), only `data` and `socket` are the server's.
+In both cases `.spoold/postgres/server.json` tells other commands the address.
+
+The locks are flock(2) on open files, so they end with their holders, whatever kills those:
+`start.lock` is held while a server is started or stopped, `use.lock` shared by each daemon for as
+long as it needs the server, `server.lock` by the server itself, which inherits it. The last says
+truly whether a server lives, where a process id may have been given to somebody else since.
+"""
+
+import contextlib
+import errno
+import fcntl
+import json
+import os
+import shutil
+import stat
+import tempfile
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from psycopg.conninfo import make_conninfo
+
+from spoold import errors
+from spoold.errors import SpooldError
+from spoold.postgres.binaries import SYSTEM_FOLDER, User, server_user, user_of
+from spoold.spool import Folder, Spool, write_durable
+
+USER: Final = "spoold"
+DATABASE: Final = "postgres"
+PORT: Final = "5432"  # only the name of the socket: there is no TCP
+SOCKET: Final = f".s.PGSQL.{PORT}"
+
+_SOCKET_PATH_BYTES: Final = 107  # sockaddr_un.sun_path without its NUL, unix(7)
+_LOCK_SECONDS: Final = 630.0  # longer than a start may take: it waits for crash recovery
+_POLL_SECONDS: Final = 0.02
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a spool stands: what tells a moved tree from a copied one."""
+
+    path: str
+    device: int
+    inode: int
+
+    @classmethod
+    def of(cls, spool: Spool) -> "Place":
+        """The place of a spool on disk."""
+        status = spool.root.stat()
+        return cls(os.fsdecode(spool.root.resolve()), status.st_dev, status.st_ino)
+
+    def is_tree_of(self, other: "Place") -> bool:
+        """Whether both are one tree: moved, or mounted again under another device number."""
+        return self.inode == other.inode and (
+            self.device == other.device or self.path == other.path
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Home:
+    """The paths of one spool's server, and the user it runs as (None: this process's own)."""
+
+    folder: Path
+    address_file: Path
+    user: User | None
+
+    @classmethod
+    def of(cls, spool: Spool) -> "Home":
+        """The home of a spool's server, made if missing. Raises database-unfit, spool-missing."""
+        identity = spool.identity()
+        own = spool.folder(Folder.POSTGRES)
+        address = own / "server.json"
+        if os.geteuid() != 0:
+            with disk_errors(own):
+                own.mkdir(mode=0o700, exist_ok=True)
+            home = cls(own, address, None)
+        elif (own / "data").exists():
+            owner = user_of(own / "data")
+            raise SpooldError(
+                errors.DATABASE_UNFIT,
+                f"this spool's database belongs to {owner.name if owner else 'root'}",
+                hint="run spoold as that user, or chown the whole spool to it",
+            )
+        else:
+            home = cls(_system_home(identity.spool), address, server_user())
+        if home.data.exists():
+            home = cls(home.folder, address, user_of(home.data))
+        return home
+
+    @property
+    def data(self) -> Path:
+        """The server's data directory."""
+        return self.folder / "data"
+
+    @property
+    def log_file(self) -> Path:
+        """What the server says."""
+        return self.folder / "server.log"
+
+    @property
+    def password_file(self) -> Path:
+        """The server's password, mode 0600."""
+        return self.folder / "password"
+
+    @contextmanager
+    def starting(self) -> Iterator[None]:
+        """Hold `start.lock`: nobody else starts or stops the server meanwhile."""
+        descriptor = self._open("start.lock")
+        try:
+            _wait_for(descriptor, fcntl.LOCK_EX, f"another process starts or stops {self.data}")
+            yield
+        finally:
+            os.close(descriptor)
+
+    def use(self) -> int:
+        """Take `use.lock` shared; the caller closes the descriptor when it needs no server."""
+        descriptor = self._open("use.lock")
+        try:
+            _wait_for(descriptor, fcntl.LOCK_SH, f"another process stops {self.data}")
+        except BaseException:
+            os.close(descriptor)
+            raise
+        return descriptor
+
+    def take_server_lock(self) -> int | None:
+        """The descriptor for the server to inherit; None while a server of ours lives."""
+        descriptor = self._open("server.lock")
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(descriptor)
+            return None
+        return descriptor
+
+    def server_lives(self) -> bool:
+        """Whether a server of ours lives, starting and stopping included."""
+        descriptor = self.take_server_lock()
+        if descriptor is None:
+            return True
+        os.close(descriptor)
+        return False
+
+    def check_place(self, spool: Spool) -> None:
+        """Refuse a copied spool before it can touch the original's server. Raises spool-foreign."""
+        path = self.folder / "place.json"
+        here = Place.of(spool)
+        try:
+            recorded = Place(**json.loads(path.read_bytes()))
+        except FileNotFoundError:
+            recorded = None
+        except (ValueError, TypeError) as error:
+            raise SpooldError(errors.SPOOL_INVALID, f"{path} is damaged: {error}") from error
+        if recorded is not None and not recorded.is_tree_of(here):
+            raise SpooldError(
+                errors.SPOOL_FOREIGN,
+                f"{spool.root} is a copy: this database belongs to the spool at {recorded.path}",
+                hint="remove .spoold/spool.id and .spoold/postgres from the copy and `spoold init` "
+                f"it to make it a spool of its own; if the original is gone, remove {path}",
+            )
+        if recorded != here:
+            content = {"path": here.path, "device": here.device, "inode": here.inode}
+            write_durable(path, json.dumps(content).encode(), mode=0o600)
+
+    def socket_folder(self) -> Path:
+        """A folder for the socket that only the server's user can enter, with a short path."""
+        own = self.folder / "socket"
+        if _fits(own):
+            own.mkdir(mode=0o700, exist_ok=True)
+            if self.user:
+                os.chown(own, self.user.uid, self.user.gid)
+            return own
+        recorded = self.recorded_socket_folder()
+        if recorded is not None and recorded != own and _is_private(recorded):
+            return recorded
+        for parent in (os.environ.get("XDG_RUNTIME_DIR"), tempfile.gettempdir(), "/tmp"):  # noqa: S108  # mkdtemp makes a private folder in it
+            if parent and _fits(Path(parent, "spoold-12345678")) and os.access(parent, os.W_OK):
+                return Path(tempfile.mkdtemp(prefix="spoold-", dir=parent))
+        raise SpooldError(
+            errors.DATABASE_UNFIT,
+            f"no folder with a path short enough for a socket ({_SOCKET_PATH_BYTES} bytes)",
+            hint="set XDG_RUNTIME_DIR or TMPDIR to a short path",
+        )
+
+    def recorded_socket_folder(self) -> Path | None:
+        """Where the address file says that the socket is."""
+        try:
+            return Path(json.loads(self.address_file.read_bytes())["host"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
+    def present_socket_folder(self) -> Path | None:
+        """Where the socket of a running server stands, also after the spool was moved."""
+        for folder in (self.folder / "socket", self.recorded_socket_folder()):
+            if folder is not None and _fits(folder) and (folder / SOCKET).exists():
+                return folder
+        return None
+
+    def write_address(self, socket_folder: Path) -> str:
+        """Tell other commands where the server is; return the conninfo."""
+        document = {
+            "data": os.fsdecode(self.data),
+            "host": os.fsdecode(socket_folder),
+            "password": self.password_file.read_text(),
+        }
+        write_durable(self.address_file, json.dumps(document).encode(), mode=0o600)
+        return _conninfo(document)
+
+    def forget_address(self) -> None:
+        """Remove the address, and the socket's folder where it is a temporary one."""
+        recorded = self.recorded_socket_folder()
+        self.address_file.unlink(missing_ok=True)
+        if recorded is not None and recorded != self.folder / "socket" and _is_private(recorded):
+            with contextlib.suppress(OSError):  # not empty: not only ours
+                recorded.rmdir()
+
+    def remove(self) -> None:
+        """Delete everything of a server that does not live."""
+        self.forget_address()
+        if self.folder == self.address_file.parent:
+            for path in self.folder.iterdir():
+                if path.is_dir():
+                    shutil.rmtree(path)
+                else:
+                    path.unlink()
+        else:
+            shutil.rmtree(self.folder)
+
+    def _open(self, name: str) -> int:
+        with disk_errors(self.folder):
+            return os.open(
+                self.folder / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600
+            )
+
+
+def read_conninfo(spool: Spool) -> str:
+    """The conninfo of the server that a daemon runs for this spool. Raises database-away."""
+    path = spool.require().folder(Folder.POSTGRES) / "server.json"
+    try:
+        return _conninfo(json.loads(path.read_bytes()))
+    except FileNotFoundError as error:
+        raise SpooldError(
+            errors.DATABASE_AWAY, f"no daemon runs for {spool.root}", hint="start it: `spoold run`"
+        ) from error
+    except PermissionError as error:
+        raise SpooldError(
+            errors.DATABASE_AWAY,
+            f"{path}: {error.strerror}",
+            hint="run this as the daemon's user",
+        ) from error
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise SpooldError(errors.DATABASE_AWAY, f"{path} cannot be used: {error}") from error
+
+
+@contextmanager
+def disk_errors(path: Path) -> Iterator[None]:
+    """Say which folder of the server is full or closed to us, and what to do."""
+    try:
+        yield
+    except OSError as error:
+        where = error.filename or path
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise SpooldError(errors.NO_SPACE, f"no room for the database at {where}") from error
+        raise SpooldError(
+            errors.DATABASE_UNFIT,
+            f"{where}: {error.strerror}",
+            hint="the daemon's user must be able to write there",
+        ) from error
+
+
+def _system_home(spool: uuid.UUID) -> Path:
+    folder = SYSTEM_FOLDER / str(spool)
+    with disk_errors(folder):
+        for path, mode in ((SYSTEM_FOLDER, 0o755), (folder, 0o711)):
+            # No mode of a folder that is there is ever changed: it may be somebody's.
+            with contextlib.suppress(FileExistsError):
+                path.mkdir()
+                path.chmod(mode)
+        status = folder.lstat()
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != 0:
+        raise SpooldError(
+            errors.DATABASE_UNFIT,
+            f"{folder} is not a folder of root's",
+            hint="move it away: root must not open files in a folder that others can change",
+        )
+    return folder
+
+
+def _conninfo(document: dict[str, str]) -> str:
+    # Everything is said, so that no PG* variable of the environment can change it.
+    return make_conninfo(
+        host=document["host"],
+        hostaddr="",
+        port=PORT,
+        user=USER,
+        password=document["password"],
+        dbname=DATABASE,
+        sslmode="disable",
+        gssencmode="disable",
+        target_session_attrs="any",
+        options="",
+    )
+
+
+def _fits(folder: Path) -> bool:
+    # Both libpq and unix_socket_directories take lists, divided by commas.
+    raw = os.fsencode(folder / SOCKET)
+    try:
+        text = raw.decode("ascii")
+    except UnicodeDecodeError:
+        return False
+    return len(raw) <= _SOCKET_PATH_BYTES and text.isprintable() and not set(text) & set(",\"'\\ ")
+
+
+def _is_private(folder: Path) -> bool:
+    try:
+        status = folder.lstat()
+    except OSError:
+        return False
+    return (
+        stat.S_ISDIR(status.st_mode)
+        and status.st_uid == os.geteuid()
+        and stat.S_IMODE(status.st_mode) == 0o700
+    )
+
+
+def _wait_for(descriptor: int, lock: int, why: str) -> None:
+    deadline = time.monotonic() + _LOCK_SECONDS
+    while True:
+        try:
+            fcntl.flock(descriptor, lock | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                raise SpooldError(errors.DATABASE_AWAY, f"{why}, for too long") from None
+            time.sleep(_POLL_SECONDS)
+        else:
+            return

