@@ -236,8 +236,9 @@ def read_stored(read: Callable[[int], bytes]) -> tuple[Codec, bytes, int]:
 
 
 def _read_stored_deflate(read: Callable[[int], bytes]) -> tuple[bytes, bytes]:
-    pieces, blocks, total = [], [], 0
-    final = 0
+    pieces: list[bytes] = []
+    blocks: list[bytes] = []
+    total = final = 0
     while not final:
         header = read(5)
         final, length, inverse = struct.unpack("<BHH", header)

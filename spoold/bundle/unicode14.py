@@ -7,7 +7,6 @@ as CPython 3.11's unicodedata has it; a test compares the two.
 
 import functools
 import re
-from typing import Final
 
 # Ranges in order, hexadecimal: distance from the last code point of the range before, a full stop,
 # and how many follow the first.

@@ -1,0 +1,133 @@
+"""Unnamed scratch files for what must not be held in memory: lines, and their sorting.
+
+Guarantees: memory is bounded by a few megabytes each, whatever is added.
+Crash: nothing stays behind, the files have no name.
+"""
+
+import hashlib
+import heapq
+import tempfile
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import BinaryIO, Final
+
+_BATCH_LINES: Final = 512
+_SORT_BYTES: Final = 4 * 1024 * 1024  # of line content; the objects around it are about as much
+_SORT_LINES: Final = 40_000
+_MERGE_READ_BYTES: Final = 32 * 1024
+_MERGE_RUNS: Final = 256
+
+
+def unnamed_file(folder: Path | None, buffering: int = 64 * 1024) -> BinaryIO:
+    """A file without a name, in `folder` or in the system's place for temporary ones."""
+    return tempfile.TemporaryFile(dir=folder, buffering=buffering)  # type: ignore[return-value]
+
+
+class LineFile:
+    """Lines on disk, counted and hashed as they are added. A line includes its line feed."""
+
+    def __init__(self, folder: Path | None) -> None:
+        self._file = unnamed_file(folder)
+        self._waiting: list[bytes] = []
+        self._hash = hashlib.sha256()
+        self.count = 0
+        self.bytes = 0
+
+    def append(self, lines: bytes, count: int = 1) -> None:
+        """Add lines."""
+        self.count += count
+        self.bytes += len(lines)
+        self._waiting.append(lines)
+        if len(self._waiting) >= _BATCH_LINES:
+            self._flush()
+
+    def sha256(self) -> str:
+        """Of all that was added so far, lowercase hex."""
+        self._flush()
+        return self._hash.hexdigest()
+
+    def __iter__(self) -> Iterator[bytes]:
+        """The lines from the first on, each with its line feed."""
+        return iter(self.reopened())
+
+    def reopened(self) -> BinaryIO:
+        """The file, to be read from its begin."""
+        self._flush()
+        self._file.seek(0)
+        return self._file
+
+    def close(self) -> None:
+        """Give the disk space back."""
+        self._file.close()
+
+    def _flush(self) -> None:
+        block = b"".join(self._waiting)
+        self._waiting.clear()
+        self._hash.update(block)
+        self._file.write(block)
+
+
+class LineSorter:
+    """Sorts lines (without line feeds inside) by their bytes; what is much goes to disk."""
+
+    def __init__(self, folder: Path | None) -> None:
+        self._folder = folder
+        self._lines: list[bytes] = []
+        self._held = 0
+        self._runs: list[BinaryIO] = []
+
+    def add(self, line: bytes) -> None:
+        """Add a line, without a line feed."""
+        self._lines.append(line)
+        self._held += len(line)
+        if self._held > _SORT_BYTES or len(self._lines) >= _SORT_LINES:
+            self._spill()
+
+    def __iter__(self) -> Iterator[bytes]:
+        """All lines in order, without line feeds. To be walked once."""
+        self._lines.sort()
+        if not self._runs:
+            return iter(self._lines)
+        self._spill()
+        return (line[:-1] for line in heapq.merge(*self._rewound()))
+
+    def sha256(self) -> str:
+        """Of the sorted lines, each with a line feed: what `LC_ALL=C sort | sha256sum` prints."""
+        digest = hashlib.sha256()
+        lines = iter(self)
+        while batch := list(islice(lines, _BATCH_LINES)):
+            digest.update(b"\n".join(batch))
+            digest.update(b"\n")
+        return digest.hexdigest()
+
+    def close(self) -> None:
+        """Give the disk space back."""
+        for run in self._runs:
+            run.close()
+        self._runs.clear()
+        self._lines.clear()
+
+    def _spill(self) -> None:
+        if not self._lines:
+            return
+        self._lines.sort()
+        self._lines.append(b"")
+        self._write([b"\n".join(self._lines)])
+        self._lines = []
+        self._held = 0
+        if len(self._runs) >= _MERGE_RUNS:  # open files and their buffers are bounded too
+            runs, self._runs = self._rewound(), []
+            self._write(heapq.merge(*runs))
+            for run in runs:
+                run.close()
+
+    def _write(self, blocks: Iterator[bytes] | list[bytes]) -> None:
+        run = unnamed_file(self._folder, _MERGE_READ_BYTES)
+        run.writelines(blocks)
+        self._runs.append(run)
+
+    def _rewound(self) -> list[BinaryIO]:
+        for run in self._runs:
+            run.seek(0)
+        return self._runs
