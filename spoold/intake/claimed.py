@@ -1,0 +1,223 @@
+"""One claimed drop on its way to a row: no writer any more, an inode of our own, an admission.
+
+Guarantees: the bytes that were parsed are the bytes in `claimed/`, on an inode that the dropper
+never owned. A bundle stays on the dropper's inode: it is verified from what is opened.
+Crash: everything here is done again from the start, under the same job id.
+"""
+
+import errno
+import os
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, assert_never
+
+from spoold import errors
+from spoold.canonical import Json
+from spoold.errors import SpooldError
+from spoold.intake.complete import Fingerprint, Wait, Writer, ask_writer, is_file, open_drop
+from spoold.intake.look import GoneError, Reading, interpret, read_content
+from spoold.intake.names import NameKind
+from spoold.intake.request import Models, ParsedRequest
+from spoold.intake.settings import FoundBy, IntakeSettings, Method, Reason
+from spoold.queue.job import Admission
+from spoold.spool import replace_content
+from spoold.status import error_document
+
+BUNDLE_ACTION: Final = "rehydrate"
+FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
+
+
+@dataclass(slots=True)
+class Claimed:
+    """A drop in `claimed/` that has no row yet; seconds on a monotonic clock."""
+
+    job_id: uuid.UUID
+    drop: bytes
+    kind: NameKind
+    path: bytes
+    found_by: FoundBy
+    method: Method
+    unchanged_since: float
+    fingerprint: Fingerprint | None = None
+    reading: Reading | None = None
+    """What was read of it before the claim."""
+    error: SpooldError | None = None
+    """Why it is only admitted to be rejected."""
+    resting: bool = False
+    """It changed after it was taken for complete, where nobody can tell of writers."""
+    reason: Reason | None = None
+    """What its status file says that it waits for."""
+    said_queued: bool = True
+    """Its status file says `queued` or `waiting` for this very job."""
+    uncertain: bool = False
+    """The connection broke while its row was inserted: until it is looked up, no status."""
+
+    def intake(self) -> dict[str, Json]:
+        """The `intake` object of its statuses and its row."""
+        return {"found_by": self.found_by.value, "method": self.method.value}
+
+
+def prepare(
+    claimed: Claimed, now: float, settings: IntakeSettings, models: Models, *, leases: bool
+) -> Admission | Wait:
+    """Check for writers again, read a request once, and make its inode our own.
+
+    Raises GoneError, and OSError where the disk is at fault.
+    """
+    try:
+        if claimed.error is not None:
+            raise claimed.error
+        descriptor = _open(claimed.path)
+        try:
+            return _prepare(descriptor, claimed, now, settings, models, leases=leases)
+        finally:
+            os.close(descriptor)
+    except SpooldError as refusal:  # it goes to `failed/` as it is, uncopied
+        return _rejection(claimed, refusal, os.lstat(claimed.path).st_size)
+
+
+def _open(path: bytes) -> int:
+    try:
+        return open_drop(path)
+    except FileNotFoundError:
+        raise GoneError from None
+    except OSError as error:
+        # Only a link ends in ELOOP; the others may not be read, or are no files at all.
+        code = errors.DROP_SYMLINK if error.errno == errno.ELOOP else errors.DROP_UNREADABLE
+        raise SpooldError(code, f"the daemon cannot read it: {error.strerror}") from error
+
+
+def _prepare(
+    descriptor: int,
+    claimed: Claimed,
+    now: float,
+    settings: IntakeSettings,
+    models: Models,
+    *,
+    leases: bool,
+) -> Admission | Wait:
+    status = os.fstat(descriptor)
+    if not is_file(status):
+        raise SpooldError(errors.DROP_UNREADABLE, "it is no regular file")
+    # The lease is held until the descriptor is closed: nobody begins to write while we read.
+    writer = ask_writer(descriptor, believed=leases)
+    if _may_be_written(claimed, writer, Fingerprint.of(status), now, settings):
+        return Wait(Reason.WRITER_OPEN)
+    if status.st_size == 0:
+        raise SpooldError(errors.DROP_EMPTY)
+    if claimed.kind is NameKind.BUNDLE:
+        return _bundle(claimed, status.st_size, settings)
+    # The size may lie by the time of the read: it is the read that is bounded.
+    content = read_content(descriptor, settings.max_request_bytes)
+    if content is None:
+        raise _too_large(errors.REQUEST_TOO_LARGE, status.st_size, settings.max_request_bytes)
+    reading = interpret(content, models, claimed.reading)
+    # No wider than the dropper made it.
+    _own(claimed.path, content, 0o600 | status.st_mode & 0o044)
+    match reading.parsed:
+        case ParsedRequest():
+            return _request(claimed, reading, reading.parsed, settings)
+        case SpooldError():
+            return _rejection(claimed, reading.parsed, len(content), reading.sha256)
+        case _:
+            assert_never(reading.parsed)
+
+
+def _may_be_written(
+    claimed: Claimed,
+    writer: Writer,
+    fingerprint: Fingerprint,
+    now: float,
+    settings: IntakeSettings,
+) -> bool:
+    """Whether to keep waiting. Raises incomplete when that has been long enough."""
+    if fingerprint != claimed.fingerprint:
+        claimed.fingerprint, claimed.unchanged_since = fingerprint, now
+        claimed.resting = True
+    unchanged_seconds = now - claimed.unchanged_since
+    if writer is Writer.OPEN:
+        if unchanged_seconds >= settings.incomplete_seconds:
+            raise SpooldError(errors.DROP_INCOMPLETE)
+        return True
+    unsure = writer is Writer.UNKNOWN and claimed.resting
+    return unsure and unchanged_seconds < settings.settle_seconds
+
+
+def _own(path: bytes, content: bytes, mode: int) -> None:
+    target = Path(os.fsdecode(path))
+    replace_content(target, content, target.with_name(".request.tmp"), mode=mode)
+
+
+def _bundle(claimed: Claimed, size: int, settings: IntakeSettings) -> Admission:
+    if size > settings.max_bundle_bytes:
+        raise _too_large(errors.BUNDLE_TOO_LARGE, size, settings.max_bundle_bytes)
+    return Admission(
+        claimed.job_id,
+        claimed.drop,
+        None,
+        size,
+        BUNDLE_ACTION,
+        None,
+        None,
+        claimed.intake(),
+        max_attempts=settings.max_attempts,
+        timeout_seconds=settings.timeout_seconds,
+    )
+
+
+def _request(
+    claimed: Claimed, reading: Reading, parsed: ParsedRequest, settings: IntakeSettings
+) -> Admission:
+    envelope = parsed.envelope
+    return Admission(
+        claimed.job_id,
+        claimed.drop,
+        reading.sha256,
+        len(reading.content),
+        envelope.action,
+        parsed.document,
+        parsed.sha256,
+        claimed.intake(),
+        priority=envelope.priority,
+        correlation_id=envelope.correlation_id,
+        not_before=envelope.not_before,
+        max_attempts=envelope.max_attempts or settings.max_attempts,
+        timeout_seconds=envelope.timeout or settings.timeout_seconds,
+        dedup_key=parsed.dedup_key(settings.idempotency),
+    )
+
+
+def rejected_instead(admission: Admission, refusal: SpooldError) -> Admission:
+    """The same drop, entering as rejected."""
+    return Admission(
+        admission.id,
+        admission.drop_name,
+        admission.drop_sha256,
+        admission.drop_bytes,
+        None,
+        None,
+        None,
+        admission.intake,
+        error=error_document(refusal),
+    )
+
+
+def _rejection(
+    claimed: Claimed, refusal: SpooldError, size: int, sha256: bytes | None = None
+) -> Admission:
+    return Admission(
+        claimed.job_id,
+        claimed.drop,
+        sha256,
+        size,
+        None,
+        None,
+        None,
+        claimed.intake(),
+        error=error_document(refusal),
+    )
+
+
+def _too_large(code: errors.Code, size: int, limit: int) -> SpooldError:
+    return SpooldError(code, f"it has {size:,} bytes, the limit is {limit:,}")

@@ -1,0 +1,158 @@
+"""Whether a drop is complete: who writes it, what its end says, how long it has rested.
+
+The kernel is asked with a lease (fcntl(2), F_SETLEASE): F_RDLCK is refused with EAGAIN while any
+process has the file open for writing. It can be believed on local file systems only, and needs the
+file's owner or CAP_LEASE. As long as the lease is held a new writer waits in open(2) and we are
+sent SIGIO, whose default action ends the process: `ignore_lease_signal` comes before the first
+probe.
+
+`decide` is pure: ages come from a monotonic clock, since clocks jump and `cp -p` keeps old times.
+"""
+
+import ctypes
+import enum
+import errno
+import fcntl
+import os
+import signal
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from spoold.intake.settings import IntakeSettings, Method, Reason
+from spoold.spool import file_system_type
+
+# statfs(2) f_type of file systems whose writers are all local: ext2-4, XFS, btrfs, tmpfs, ZFS,
+# overlay.
+_LEASE_FILE_SYSTEMS: Final = frozenset(
+    {0xEF53, 0x58465342, 0x9123683E, 0x01021994, 0x2FC12FC1, 0x794C7630}
+)
+
+# The last frame of every bundle: 1,024 zero bytes, compressed to these very bytes.
+_ZSTD_END: Final = bytes.fromhex("28b52ffd6400034d00001000000100fb2b8005cdac85f0")
+_GZIP_END: Final = bytes.fromhex("1f8b08000000000000ff63601805a360148c5400002eafb5ef00040000")
+_MAX_END_BYTES = max(len(_ZSTD_END), len(_GZIP_END))
+
+_OPEN_FLAGS: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+_SIG_IGN: Final = 1
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+class Writer(enum.Enum):
+    """Whether some process has a file open for writing."""
+
+    NONE = "none"
+    OPEN = "open"
+    UNKNOWN = "unknown"
+
+
+def ignore_lease_signal() -> None:
+    """Ignore SIGIO in this process, from any thread (the signal module insists on the main one)."""
+    handler = _libc.signal
+    handler.argtypes, handler.restype = (ctypes.c_int, ctypes.c_void_p), ctypes.c_void_p
+    handler(signal.SIGIO, _SIG_IGN)
+
+
+def leases_believed(inbox: bytes) -> bool:
+    """Whether a lease on this file system tells of every writer."""
+    return file_system_type(Path(os.fsdecode(inbox))) in _LEASE_FILE_SYSTEMS
+
+
+def open_drop(path: bytes) -> int:
+    """Open a file of the spool for reading, never following a link nor waiting for a FIFO.
+
+    Returns a descriptor, the caller's to close. Raises OSError.
+    """
+    return os.open(path, _OPEN_FLAGS)
+
+
+def ask_writer(descriptor: int, *, believed: bool) -> Writer:
+    """Ask the kernel. Where the answer is NONE the lease is held until the descriptor is closed."""
+    if not believed:
+        return Writer.UNKNOWN
+    try:
+        fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_RDLCK)
+    except OSError as error:
+        # EACCES: not our file, and no CAP_LEASE. EINVAL: no leases here after all.
+        return Writer.OPEN if error.errno == errno.EAGAIN else Writer.UNKNOWN
+    return Writer.NONE
+
+
+def ends_like_bundle(descriptor: int, size: int) -> bool:
+    """Whether a file's last bytes are those of every whole bundle."""
+    tail = os.pread(descriptor, _MAX_END_BYTES, max(0, size - _MAX_END_BYTES))
+    return tail.endswith((_ZSTD_END, _GZIP_END))
+
+
+@dataclass(frozen=True, slots=True)
+class Fingerprint:
+    """What changes when a file is written or replaced; a rename leaves it as it is."""
+
+    inode: int
+    size: int
+    mtime_ns: int
+
+    @classmethod
+    def of(cls, status: os.stat_result) -> "Fingerprint":
+        """The fingerprint of a file's status."""
+        return cls(status.st_ino, status.st_size, status.st_mtime_ns)
+
+
+def is_file(status: os.stat_result) -> bool:
+    """Whether it is a regular file."""
+    return stat.S_ISREG(status.st_mode)
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What is known of a drop; seconds on a monotonic clock."""
+
+    moved: bool
+    empty: bool
+    writer: Writer
+    proven: bool
+    """The content says by itself that it is whole, or so bad that more of it would not help."""
+    unchanged_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Take:
+    """It is complete."""
+
+    method: Method
+
+
+@dataclass(frozen=True, slots=True)
+class Rest:
+    """Nobody is known to write it; it is taken when it has not changed for so much longer."""
+
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """It is held back."""
+
+    reason: Reason
+
+
+class Incomplete:
+    """Its writer has neither closed it nor written for too long."""
+
+
+Verdict = Take | Rest | Wait | Incomplete
+
+
+def decide(facts: Facts, settings: IntakeSettings) -> Verdict:
+    """Say what to do with a drop now."""
+    if facts.writer is Writer.OPEN:
+        if facts.unchanged_seconds >= settings.incomplete_seconds:
+            return Incomplete()
+        return Wait(Reason.WRITER_OPEN)
+    if facts.moved and not facts.empty:
+        return Take(Method.MOVED)
+    if facts.writer is Writer.NONE and facts.proven and not facts.empty:
+        return Take(Method.NO_WRITER)
+    left = settings.settle_seconds - facts.unchanged_seconds
+    return Take(Method.SETTLED) if left <= 0 else Rest(left)

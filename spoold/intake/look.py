@@ -1,0 +1,186 @@
+"""One look at a drop where it lies: its writer, its content, how long it has rested.
+
+Nothing is changed here. A request that proves itself is parsed once; what was read is remembered
+by its hash, so that the same bytes read again after the claim need no second parse.
+"""
+
+import hashlib
+import os
+from dataclasses import dataclass
+
+import structlog
+
+from spoold import errors
+from spoold.errors import SpooldError
+from spoold.intake.complete import (
+    Facts,
+    Fingerprint,
+    Incomplete,
+    Take,
+    Verdict,
+    Wait,
+    Writer,
+    ask_writer,
+    decide,
+    ends_like_bundle,
+    is_file,
+    open_drop,
+)
+from spoold.intake.inbox import Found
+from spoold.intake.names import NameKind
+from spoold.intake.request import Models, ParsedRequest, parse
+from spoold.intake.settings import FoundBy, IntakeSettings, Method, Reason
+
+_log = structlog.get_logger()
+
+# What more bytes would cure: a file that ends so may still be growing.
+_GROWING = frozenset({errors.REQUEST_TRUNCATED, errors.REQUEST_NOT_JSON, errors.DROP_EMPTY})
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """A request's bytes, and what they say: a valid request, or why not."""
+
+    content: bytes
+    sha256: bytes
+    parsed: ParsedRequest | SpooldError
+
+
+@dataclass(slots=True)
+class Memory:
+    """What is remembered from scan to scan of a drop that was not taken yet; monotonic seconds."""
+
+    found_by: FoundBy
+    moved: bool
+    first_seen: float
+    unchanged_since: float
+    fingerprint: Fingerprint | None = None
+    unproven: Fingerprint | None = None
+    """The fingerprint under which the content was read and did not prove itself."""
+    reason: Reason | None = None
+    """What the status file says, where intake has written one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Looked:
+    """The verdict on a drop; `error` where it is to be taken only to be rejected."""
+
+    verdict: Verdict
+    reading: Reading | None = None
+    error: SpooldError | None = None
+    message: str = ""
+
+
+class GoneError(Exception):
+    """The drop is not there any more, or not a file any more: forget it quietly."""
+
+
+def look(
+    path: bytes,
+    found: Found,
+    memory: Memory,
+    now: float,
+    settings: IntakeSettings,
+    models: Models,
+    *,
+    leases: bool,
+) -> Looked:
+    """Look at a drop; `memory` is brought up to date. Raises GoneError."""
+    if found.link:
+        return Looked(Take(Method.NO_WRITER), error=SpooldError(errors.DROP_SYMLINK))
+    try:
+        descriptor = open_drop(path)
+    except FileNotFoundError:
+        raise GoneError from None
+    except OSError as error:
+        return _unreadable(path, error, memory, now, settings)
+    try:
+        status = os.fstat(descriptor)
+        if not is_file(status):
+            raise GoneError
+        remember(memory, Fingerprint.of(status), now)
+        writer = ask_writer(descriptor, believed=leases)
+        reading, proven = None, False
+        # A moved drop needs no proof, and one that may be written to cannot give one.
+        if writer is Writer.NONE and not memory.moved and memory.unproven != memory.fingerprint:
+            reading, proven = _prove(descriptor, found.kind, status.st_size, settings, models)
+            memory.unproven = None if proven else memory.fingerprint
+    except OSError as error:
+        return _unreadable(path, error, memory, now, settings)
+    finally:
+        os.close(descriptor)
+    facts = Facts(
+        moved=memory.moved,
+        empty=status.st_size == 0,
+        writer=writer,
+        proven=proven,
+        unchanged_seconds=now - memory.unchanged_since,
+    )
+    verdict = decide(facts, settings)
+    if isinstance(verdict, Incomplete):
+        return Looked(Take(Method.SETTLED), error=SpooldError(errors.DROP_INCOMPLETE))
+    return Looked(verdict, reading)
+
+
+def remember(memory: Memory, fingerprint: Fingerprint, now: float) -> None:
+    """Start the rest of a changed file again; another file under the name was not moved in."""
+    if memory.fingerprint == fingerprint:
+        return
+    if memory.fingerprint is not None:
+        memory.unchanged_since = now
+        memory.moved = memory.moved and memory.fingerprint.inode == fingerprint.inode
+    memory.fingerprint = fingerprint
+
+
+def read_content(descriptor: int, limit: int) -> bytes | None:
+    """Read a file to its end; None where it is longer than the limit. Raises OSError."""
+    pieces = []
+    left = limit + 1
+    while left and (piece := os.read(descriptor, left)):
+        pieces.append(piece)
+        left -= len(piece)
+    return b"".join(pieces) if left else None
+
+
+def interpret(content: bytes, models: Models, known: Reading | None = None) -> Reading:
+    """What a request's bytes say; `known` bytes are not parsed again."""
+    sha256 = hashlib.sha256(content).digest()
+    if known is not None and known.sha256 == sha256:
+        return known
+    try:
+        return Reading(content, sha256, parse(content, models))
+    except SpooldError as error:
+        return Reading(content, sha256, error)
+    except Exception as error:  # noqa: BLE001  # a fault of ours must cost this drop alone
+        _log.exception("intake.parse_failed", sha256=sha256.hex())
+        refusal = SpooldError(errors.INTERNAL, f"it could not be parsed: {type(error).__name__}")
+        return Reading(content, sha256, refusal)
+
+
+def _prove(
+    descriptor: int, kind: NameKind, size: int, settings: IntakeSettings, models: Models
+) -> tuple[Reading | None, bool]:
+    if kind is NameKind.BUNDLE:
+        return None, size > settings.max_bundle_bytes or ends_like_bundle(descriptor, size)
+    if size > settings.max_request_bytes:
+        return None, True  # rejected, whatever else it holds
+    content = read_content(descriptor, settings.max_request_bytes)
+    if content is None:
+        return None, True
+    reading = interpret(content, models)
+    refused = isinstance(reading.parsed, SpooldError) and reading.parsed.code in _GROWING
+    return reading, not refused
+
+
+def _unreadable(
+    path: bytes, error: OSError, memory: Memory, now: float, settings: IntakeSettings
+) -> Looked:
+    try:
+        remember(memory, Fingerprint.of(os.lstat(path)), now)
+    except FileNotFoundError:
+        raise GoneError from None
+    message = f"the daemon cannot read it: {error.strerror}"
+    if now - memory.unchanged_since >= settings.incomplete_seconds:
+        refusal = SpooldError(errors.DROP_UNREADABLE, message)
+        return Looked(Take(Method.SETTLED), error=refusal)
+    return Looked(Wait(Reason.UNREADABLE), message=message)

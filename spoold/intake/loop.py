@@ -1,0 +1,162 @@
+"""The intake: look at the inbox, wait for a hint or the clock, look again.
+
+A scan runs at start, after the watch was armed (first armed, then listed: nothing falls between),
+on every hint, every `rescan_seconds`, and again after one that took anything. The start after a
+crash, a burst, a lost event and a polled share are all the same scan.
+
+Bugs: where the kernel cannot tell of writers, "moved in" is believed by name; a hint that comes
+late may then speak of an earlier file of that name.
+"""
+
+import os
+import threading
+import time
+from typing import Final
+
+import structlog
+
+from spoold.intake.complete import ignore_lease_signal, leases_believed
+from spoold.intake.inbox import Listing, list_inbox
+from spoold.intake.lock import IntakeLock
+from spoold.intake.request import Models
+from spoold.intake.scan import Scanner
+from spoold.intake.settings import (
+    STANDING_BY,
+    IntakeMetrics,
+    IntakeSettings,
+    ScanReport,
+    WatchMode,
+    WriterCheck,
+)
+from spoold.intake.watch import Watch
+from spoold.queue.store import Store
+from spoold.spool import Folder, Spool
+
+_SLICE_SECONDS: Final = 0.25  # how late a stop, or a name that was only linked, may be noticed
+_STANDBY_SECONDS: Final = 1.0
+_REARM_SECONDS: Final = 60.0
+
+_log = structlog.get_logger()
+
+
+class Intake:
+    """One spool's intake. `run` belongs to one thread, which alone may use the store."""
+
+    def __init__(
+        self,
+        spool: Spool,
+        store: Store,
+        settings: IntakeSettings,
+        models: Models,
+        metrics: IntakeMetrics | None = None,
+    ) -> None:
+        ignore_lease_signal()
+        self.metrics = metrics or IntakeMetrics()
+        self.report = ScanReport()
+        """The last scan's; replaced, never changed."""
+        self._settings = settings
+        self._inbox = os.fsencode(spool.folder(Folder.INBOX))
+        self._lock = IntakeLock(spool.intake_lock)
+        self._watch = Watch(self._inbox)
+        self._scanner = Scanner(spool, store, settings, models, self.metrics)
+        self._stop = threading.Event()
+        self._rearm_at = 0.0
+        self._next_look = 0.0
+
+    def run(self, stop: threading.Event) -> None:
+        """Take in drops until `stop` is set; `wake` after setting it makes that quick."""
+        self._stop = stop
+        try:
+            while not stop.is_set():
+                try:
+                    report = self.scan_once()
+                except Exception:  # noqa: BLE001  # whatever it was, the next drops are waiting
+                    self.metrics.errors += 1
+                    _log.exception("intake.scan_failed")
+                    report = ScanReport()
+                    self._next_look = time.monotonic() + self._settings.rescan_seconds
+                if not report.claimed and not report.admitted:
+                    self._wait(self._next_look)
+        finally:
+            self.close()
+
+    def wake(self) -> None:
+        """Look now. From any thread."""
+        self._watch.wake.set()
+
+    def close(self) -> None:
+        """Give up watch and lock. Not while `run` runs."""
+        self._watch.disarm()
+        self._lock.release()
+
+    def scan_once(self) -> ScanReport:
+        """Work through one listing of the inbox, or stand by where another intake does.
+
+        Raises OSError where the spool's own folders fail.
+        """
+        if self._stands_by():
+            self._next_look = time.monotonic() + _STANDBY_SECONDS
+            self.report = STANDING_BY
+            return self.report
+        listing = self._list()
+        if listing is None:
+            self._next_look = time.monotonic() + self._settings.poll_seconds
+            self.report = ScanReport(inbox_missing=True)
+            return self.report
+        hints = self._watch.take()
+        self.report = self._scanner.scan(listing, hints, self._stop)
+        self._next_look = self._scanner.next_look
+        if self.metrics.mode is WatchMode.POLLING:
+            poll_by = time.monotonic() + self._settings.poll_seconds
+            self._next_look = min(self._next_look, poll_by)
+        self.metrics.hints_lost = self._watch.lost
+        return self.report
+
+    def _stands_by(self) -> bool:
+        if self._lock.acquire():
+            self.metrics.standing_by = False
+            return False
+        if not self.metrics.standing_by:
+            _log.info("intake.standing_by")
+        self.metrics.standing_by = True
+        self._watch.wake.clear()
+        return True
+
+    def _list(self) -> Listing | None:
+        """Arm the watch where that is due, then list; None where there is no inbox to be seen."""
+        try:
+            if self.metrics.mode is None or not self._watch.sound() or self._rearm_due():
+                self._arm()
+            listing = list_inbox(self._inbox)
+        except OSError as error:
+            if not self.metrics.inbox_missing:
+                _log.error("intake.inbox_missing", error=str(error))
+            self.metrics.inbox_missing, self.metrics.mode = True, None
+            self._watch.disarm()
+            self._watch.wake.clear()
+            return None
+        self.metrics.inbox_missing = False
+        return listing
+
+    def _rearm_due(self) -> bool:
+        polling = self.metrics.mode is WatchMode.POLLING and not self._settings.polling
+        return polling and time.monotonic() >= self._rearm_at
+
+    def _arm(self) -> None:
+        before = self.metrics.mode
+        mode = WatchMode.POLLING if self._settings.polling else self._watch.arm()
+        self._rearm_at = time.monotonic() + _REARM_SECONDS
+        asked = self._settings.writer_check is WriterCheck.AUTO
+        leases = asked and leases_believed(self._inbox)
+        self._scanner.believe_leases(leases)
+        self.metrics.mode = mode
+        if mode is not before:
+            _log.info("intake.watching", mode=mode.value, asks_for_writers=leases)
+
+    def _wait(self, until: float) -> None:
+        while not self._stop.is_set():
+            left = until - time.monotonic()
+            if left <= 0 or self._watch.wake.wait(min(left, _SLICE_SECONDS)):
+                return
+            if self._watch.pending() or not self._watch.sound():
+                return

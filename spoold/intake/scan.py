@@ -1,0 +1,312 @@
+"""One scan: a listing of the inbox worked through to its end, in batches.
+
+What is complete is claimed and admitted, what is not is remembered, and what is held back has a
+`waiting` status that is written once per change. A drop whose name belongs to an unfinished job is
+passed over without one: that status file is the job's worker's.
+"""
+
+import os
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Final, TypeVar, assert_never
+
+import structlog
+
+from spoold import errors
+from spoold.canonical import text
+from spoold.errors import SpooldError
+from spoold.intake.admit import Admitter, Candidate
+from spoold.intake.complete import Incomplete, Rest, Take, Wait
+from spoold.intake.inbox import Found, Listing
+from spoold.intake.look import GoneError, Memory, look
+from spoold.intake.names import NameKind
+from spoold.intake.request import Models
+from spoold.intake.settings import FoundBy, IntakeMetrics, IntakeSettings, Reason, ScanReport
+from spoold.intake.statuses import Statuses
+from spoold.intake.watch import Hint
+from spoold.queue.store import Store
+from spoold.spool import Folder, Spool
+from spoold.status import Host
+
+_FIRST_BACK_OFF_SECONDS: Final = 0.25
+_MAX_BACK_OFF_SECONDS: Final = 5.0
+_MAX_STRAYS_TOLD: Final = 10_000
+
+_log = structlog.get_logger()
+_Result = TypeVar("_Result")
+
+
+@dataclass(slots=True)
+class _Tally:
+    claimed: int = 0
+    admitted: int = 0
+    settling: int = 0
+    name_busy: int = 0
+    waiting: Counter[Reason] = field(default_factory=Counter)
+
+
+class Scanner:
+    """What is remembered between scans, and how the next one goes. Belongs to one thread."""
+
+    def __init__(
+        self,
+        spool: Spool,
+        store: Store,
+        settings: IntakeSettings,
+        models: Models,
+        metrics: IntakeMetrics,
+    ) -> None:
+        self._settings = settings
+        self._models = models
+        self._metrics = metrics
+        self._store = store
+        self._root = os.fspath(spool.root)
+        self._inbox = os.fsencode(spool.folder(Folder.INBOX))
+        self._statuses = Statuses(spool, store, Host(settings.site, settings.host))
+        self._admitter = Admitter(spool, store, self._statuses, settings, models, metrics)
+        self._memories: dict[bytes, Memory] = {}
+        self._strays_told: set[bytes] = set()
+        self._leases = False
+        # Away until proven otherwise: connecting, the first time too, begins with `reconcile`.
+        self._away = True
+        self._retry_at = 0.0
+        self._back_off = 0.0
+        self._reconcile_at = 0.0
+        self.next_look = 0.0
+        """When time alone makes another scan worth while, on the monotonic clock."""
+
+    def believe_leases(self, leases: bool) -> None:
+        """Say whether the kernel knows of every writer in the inbox."""
+        self._leases = self._admitter.leases = leases
+
+    def scan(
+        self, listing: Listing, hints: Mapping[bytes, Hint], stop: threading.Event
+    ) -> ScanReport:
+        """Work through a listing; ends early, between two batches, when `stop` is set."""
+        started = time.monotonic()
+        self.next_look = started + self._settings.rescan_seconds
+        tally = _Tally()
+        self._note_strays(listing)
+        self._forget_vanished(listing)
+        if self._reach():
+            tally.admitted += self._ask(lambda: self._admitter.retry(time.monotonic()), 0)
+        for start in range(0, len(listing.drops), self._settings.batch_size):
+            if stop.is_set():
+                break
+            part = listing.drops[start : start + self._settings.batch_size]
+            self._work_through(part, hints, tally)
+        if not self._away:
+            self._ask(self._statuses.finish_withdrawals, None)
+        return self._finish(listing, tally, started)
+
+    # --- one batch ------------------------------------------------------------------------------
+
+    def _work_through(
+        self, part: Sequence[Found], hints: Mapping[bytes, Hint], tally: _Tally
+    ) -> None:
+        now = time.monotonic()
+        busy = self._admitter.held_names()
+        if not self._away:
+            busy |= self._ask(
+                lambda: self._store.busy_names([found.name for found in part]), frozenset()
+            )
+        candidates: list[Candidate] = []
+        for found in part:
+            memory = self._recall(found.name, hints.get(found.name), now)
+            if found.name in busy:
+                tally.name_busy += 1
+                if memory.moved or memory.reason:
+                    self._memories[found.name] = memory
+                continue
+            try:
+                looked = look(
+                    os.path.join(self._inbox, found.name),
+                    found,
+                    memory,
+                    now,
+                    self._settings,
+                    self._models,
+                    leases=self._leases,
+                )
+            except GoneError:
+                self._forget(found.name, memory)
+                continue
+            match looked.verdict:
+                case Take(method):
+                    candidates.append(Candidate(found, memory, looked, method))
+                    continue
+                case Rest(seconds):
+                    tally.settling += 1
+                    self._look_by(now + seconds)
+                case Wait(reason):
+                    self._hold(found.name, memory, reason, looked.message, tally)
+                case Incomplete():
+                    raise AssertionError(found)  # `look` has made it a rejection
+                case _:
+                    assert_never(looked.verdict)
+            self._memories[found.name] = memory
+        if candidates:
+            self._take(candidates, now, tally)
+
+    def _take(self, candidates: Sequence[Candidate], now: float, tally: _Tally) -> None:
+        obstacle = self._obstacle()
+        if obstacle is not None:
+            reason, message = obstacle
+            for candidate in candidates:
+                self._keep(candidate, reason, message, tally)
+            return
+        claimed, refused = self._admitter.claim(candidates, now)
+        for drop in claimed:
+            self._memories.pop(drop.drop, None)
+        for refusal in refused:
+            self._keep(refusal.candidate, refusal.reason, refusal.message, tally)
+        tally.claimed += len(claimed)
+        # Bundles last: the sync of a large one takes its time, and a request need not wait for it.
+        for bundles in (False, True):
+            kind = [each for each in claimed if (each.kind is NameKind.BUNDLE) is bundles]
+            if kind and not self._away:
+                tally.admitted += self._ask(partial(self._admitter.admit, kind, now), 0)
+
+    def _obstacle(self) -> tuple[Reason, str] | None:
+        """Why nothing may be claimed now."""
+        if self._away:
+            return Reason.DATABASE_AWAY, ""
+        space = os.statvfs(self._root)
+        free = space.f_bavail * space.f_frsize
+        if free < self._settings.min_free_bytes:
+            floor = self._settings.min_free_bytes
+            return Reason.SPACE, f"{free:,} bytes are free, [intake] min_free_bytes is {floor:,}"
+        return None
+
+    def _keep(self, candidate: Candidate, reason: Reason, message: str, tally: _Tally) -> None:
+        self._memories[candidate.found.name] = candidate.memory
+        self._hold(candidate.found.name, candidate.memory, reason, message, tally)
+
+    def _hold(
+        self, drop: bytes, memory: Memory, reason: Reason, message: str, tally: _Tally
+    ) -> None:
+        """Say in the drop's status why it waits, if that is news."""
+        tally.waiting[reason] += 1
+        if memory.reason is reason:
+            return
+        if reason is Reason.WRITER_OPEN:
+            patient_until = memory.first_seen + self._settings.patience_seconds
+            if time.monotonic() < patient_until:
+                self._look_by(patient_until)
+                return
+        # With a database, `busy_names` has said that no unfinished job has this name.
+        if self._away and self._statuses.may_be_of_a_job(drop):
+            return
+        try:
+            self._statuses.waiting(drop, reason, message=message)
+        except OSError as error:  # a full disk: said later
+            _log.debug("intake.status_unwritten", drop=text(drop), error=str(error))
+            return
+        memory.reason = reason
+        _log.info("intake.waiting", drop=text(drop), reason=reason.value, error=message or None)
+
+    # --- memory ---------------------------------------------------------------------------------
+
+    def _recall(self, name: bytes, hint: Hint | None, now: float) -> Memory:
+        memory = self._memories.get(name)
+        if memory is None:
+            found_by = FoundBy.SCAN if hint is None else FoundBy.EVENT
+            return Memory(found_by, hint is Hint.MOVED, first_seen=now, unchanged_since=now)
+        if hint is not None:
+            memory.moved = hint is Hint.MOVED
+        return memory
+
+    def _forget(self, name: bytes, memory: Memory) -> None:
+        self._memories.pop(name, None)
+        if memory.reason is not None:
+            self._statuses.withdraw(name)
+
+    def _forget_vanished(self, listing: Listing) -> None:
+        if not self._memories:
+            return
+        names = {found.name for found in listing.drops}
+        for name in self._memories.keys() - names:
+            self._forget(name, self._memories[name])
+
+    def _note_strays(self, listing: Listing) -> None:
+        for name in listing.strays:
+            if name not in self._strays_told and len(self._strays_told) < _MAX_STRAYS_TOLD:
+                self._strays_told.add(name)
+                _log.warning("intake.stray", name=text(name))
+
+    # --- the database, and the end of a scan ----------------------------------------------------
+
+    def _reach(self) -> bool:
+        """Whether the database is there; `claimed/` is compared with it when due or when back."""
+        now = time.monotonic()
+        if now < (self._retry_at if self._away else self._reconcile_at):
+            return not self._away
+        was_away = self._away
+        if self._ask(lambda: self._reconcile(now, adopt_now=was_away), False):
+            self._away, self._back_off = False, 0.0
+            self._reconcile_at = now + self._settings.reconcile_seconds
+            if was_away:
+                _log.info("intake.database_reached")
+        return not self._away
+
+    def _reconcile(self, now: float, *, adopt_now: bool) -> bool:
+        self._store.busy_names([b"."])  # a name no drop can have: is the database there?
+        self._admitter.reconcile(now, adopt_now=adopt_now)
+        return True
+
+    def _ask(self, call: Callable[[], _Result], otherwise: _Result) -> _Result:
+        """Call what needs the database; without it nothing is claimed until it is back."""
+        try:
+            return call()
+        except SpooldError as error:
+            if error.code is not errors.DATABASE_AWAY:
+                raise
+            first = not self._back_off
+            self._back_off = min(
+                max(_FIRST_BACK_OFF_SECONDS, 2 * self._back_off), _MAX_BACK_OFF_SECONDS
+            )
+            self._retry_at = time.monotonic() + self._back_off
+            self._away = True
+            if first:
+                _log.warning("intake.database_away", error=error.message)
+            return otherwise
+
+    def _look_by(self, moment: float) -> None:
+        self.next_look = min(self.next_look, moment)
+
+    def _finish(self, listing: Listing, tally: _Tally, started: float) -> ScanReport:
+        ended = time.monotonic()
+        held = self._admitter.held()
+        if tally.name_busy or held:  # nothing in the inbox will tell when they are free
+            self._look_by(ended + self._settings.poll_seconds)
+        if self._away:
+            self._look_by(self._retry_at)
+        waiting = tally.waiting
+        for claimed in held:
+            if claimed.reason is not None:
+                waiting[claimed.reason] += 1
+        metrics = self._metrics
+        metrics.scans += 1
+        metrics.strays = len(listing.strays)
+        metrics.unfinished = listing.unfinished
+        metrics.settling, metrics.name_busy = tally.settling, tally.name_busy
+        metrics.held = len(held)
+        metrics.waiting = {reason.value: waiting[reason] for reason in Reason}
+        metrics.database_away = self._away
+        metrics.last_scan_at, metrics.last_scan_seconds = time.time(), ended - started
+        if tally.admitted:
+            _log.info("intake.admitted", jobs=tally.admitted, seconds=round(ended - started, 3))
+        return ScanReport(
+            drops=len(listing.drops),
+            claimed=tally.claimed,
+            admitted=tally.admitted,
+            settling=tally.settling,
+            waiting=waiting.total(),
+            name_busy=tally.name_busy,
+            held=len(held),
+            database_away=self._away,
+        )

@@ -1,0 +1,131 @@
+"""What the intake is told and what it tells: its settings, its counters, the result of a scan."""
+
+import enum
+from dataclasses import dataclass, field
+from typing import Final
+
+from spoold.intake.request import Idempotency
+
+
+class WriterCheck(enum.StrEnum):
+    """How the end of writing is known: by asking the kernel where it knows, or by rest alone."""
+
+    AUTO = "auto"
+    SETTLE = "settle"
+
+
+class WatchMode(enum.StrEnum):
+    """What wakes the intake."""
+
+    EVENTS = "events"
+    POLLING = "polling"
+
+
+class FoundBy(enum.StrEnum):
+    """What drew attention to a drop."""
+
+    EVENT = "event"
+    SCAN = "scan"
+
+
+class Method(enum.StrEnum):
+    """How a drop was known to be complete."""
+
+    MOVED = "moved"
+    NO_WRITER = "no-writer"
+    SETTLED = "settled"
+
+
+class Reason(enum.StrEnum):
+    """Why a drop waits; the `reason` of its status."""
+
+    WRITER_OPEN = "writer-open"
+    UNREADABLE = "unreadable"
+    DATABASE_AWAY = "database-away"
+    SPACE = "space"
+
+
+@dataclass(frozen=True, slots=True)
+class IntakeSettings:
+    """How drops are seen and admitted; seconds and bytes. The defaults are the configuration's."""
+
+    site: str
+    host: str
+    settle_seconds: float = 2.0
+    rescan_seconds: float = 5.0
+    incomplete_seconds: float = 3600.0
+    writer_check: WriterCheck = WriterCheck.AUTO
+    idempotency: Idempotency = Idempotency.KEY
+    max_request_bytes: int = 1024**2
+    max_bundle_bytes: int = 1024**4
+    min_free_bytes: int = 1024**3
+    max_attempts: int = 5
+    timeout_seconds: int = 21600
+    polling: bool = False
+    """Look at the inbox in intervals even where events would work."""
+    batch_size: int = 250
+    poll_seconds: float = 1.0
+    reconcile_seconds: float = 60.0
+    patience_seconds: float = 1.0
+    """Open for writing for less than this, a file is just being copied: no status tells of it."""
+
+
+@dataclass(slots=True)
+class IntakeMetrics:
+    """Counters since the start and gauges of now. The intake's thread writes, others may read."""
+
+    found_by_event: int = 0
+    found_by_scan: int = 0
+    claimed: int = 0
+    admitted: int = 0
+    refused: int = 0
+    """Of the admitted ones: entered as rejected."""
+    admitted_by_method: dict[str, int] = field(
+        default_factory=lambda: {method.value: 0 for method in Method}
+    )
+    scans: int = 0
+    errors: int = 0
+    """Unexpected failures; each is in the log."""
+    hints_lost: int = 0
+    strays: int = 0
+    unfinished: int = 0
+    settling: int = 0
+    name_busy: int = 0
+    held: int = 0
+    """Claimed drops that are not admitted yet."""
+    waiting: dict[str, int] = field(default_factory=lambda: {reason.value: 0 for reason in Reason})
+    mode: WatchMode | None = None
+    standing_by: bool = False
+    inbox_missing: bool = False
+    database_away: bool = False
+    last_scan_at: float = 0.0
+    """Unix time of the end of the last scan; 0 before the first."""
+    last_scan_seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class ScanReport:
+    """What one scan did and left."""
+
+    standing_by: bool = False
+    drops: int = 0
+    claimed: int = 0
+    admitted: int = 0
+    settling: int = 0
+    """Drops without a known writer that must rest a little longer."""
+    waiting: int = 0
+    """Drops that wait for a reason, in the inbox or claimed."""
+    name_busy: int = 0
+    held: int = 0
+    """Claimed drops without a row."""
+    database_away: bool = False
+    inbox_missing: bool = False
+
+    @property
+    def dry(self) -> bool:
+        """Nothing was taken, and time alone will bring nothing more: what is left has a writer,
+        a busy name, or an obstacle that somebody must remove."""
+        return not self.claimed and not self.admitted and not self.settling
+
+
+STANDING_BY: Final = ScanReport(standing_by=True)

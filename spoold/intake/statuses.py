@@ -1,0 +1,174 @@
+"""The status files that intake writes: `queued` before a claim, `waiting` while a drop is held.
+
+One status file has one writer: intake writes for a name only while no row of an unfinished job has
+it, and never again for a job once its row is inserted.
+
+Crash: a `queued` or `waiting` status may stand for a job that never was; the next drop of that name
+replaces it.
+"""
+
+import base64
+import json
+import os
+import uuid
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from spoold import errors
+from spoold.canonical import Json
+from spoold.errors import Code, SpooldError
+from spoold.intake.settings import FoundBy, Method, Reason
+from spoold.queue.job import State
+from spoold.queue.store import Store
+from spoold.spool import Folder, Spool, replace_content, sync_folder
+from spoold.status import WAITING, Host, Status, status_name
+
+_CODES: Final[Mapping[Reason, Code | None]] = {
+    Reason.WRITER_OPEN: None,  # nothing is wrong yet
+    Reason.UNREADABLE: errors.DROP_UNREADABLE,
+    Reason.DATABASE_AWAY: errors.DATABASE_AWAY,
+    Reason.SPACE: errors.NO_SPACE,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What a job's `queued` status keeps for the time before it has a row."""
+
+    drop: bytes
+    found_by: FoundBy
+    method: Method
+
+
+class Statuses:
+    """Writes into `status/`. Not for two threads at once: there is one temporary file."""
+
+    def __init__(self, spool: Spool, store: Store, host: Host) -> None:
+        self._root = spool.root
+        self._folder = os.fsencode(spool.folder(Folder.STATUS))
+        self._temporary = spool.folder(Folder.CLAIMED) / ".status.tmp"
+        self._store = store
+        self._host = host
+        self._withdrawn: set[bytes] = set()
+
+    def queued(
+        self,
+        drop: bytes,
+        job_id: uuid.UUID,
+        intake: Mapping[str, Json],
+        *,
+        durable: bool = False,
+    ) -> None:
+        """Say that a drop is on its way into the queue; `durable` survives a power cut.
+
+        Raises OSError.
+        """
+        status = Status(drop, State.QUEUED, job_id=job_id, intake=intake)
+        self._write(drop, status.live(self._host), durable=durable)
+
+    def waiting(
+        self,
+        drop: bytes,
+        reason: Reason,
+        *,
+        message: str = "",
+        job_id: uuid.UUID | None = None,
+        intake: Mapping[str, Json] | None = None,
+    ) -> None:
+        """Say why a drop is held back. Raises OSError."""
+        status = Status(drop, WAITING, reason=reason.value, job_id=job_id, intake=intake)
+        if code := _CODES[reason]:
+            status = status.with_error(SpooldError(code, message))
+        self._write(drop, status.live(self._host))
+
+    def may_be_of_a_job(self, drop: bytes) -> bool:
+        """Whether the status on disk may be that of an unfinished job; asked without a database."""
+        try:
+            with open(self._path(drop), "rb") as file:
+                document = json.load(file)
+            return not document["final"] and document["state"] != WAITING
+        except FileNotFoundError:
+            return False
+        except (OSError, ValueError, KeyError, TypeError):
+            return True
+
+    def told(self, drop: bytes, job_id: uuid.UUID) -> "Told | None":
+        """What the status file still tells of this very job; `drop` may be the cut name."""
+        try:
+            with open(self._path(drop), "rb") as file:
+                document = json.load(file)
+            if document["job_id"] != str(job_id):
+                return None
+            intake = document["intake"]
+            return Told(true_name(document), FoundBy(intake["found_by"]), Method(intake["method"]))
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
+    def withdraw(self, drop: bytes) -> None:
+        """Note that a drop is gone: what was said of it is to be taken back."""
+        self._withdrawn.add(drop)
+
+    def finish_withdrawals(self) -> None:
+        """Put the last final of each withdrawn name back, or remove its status.
+
+        Raises OSError, and database-away where the last final cannot be known now.
+        """
+        while self._withdrawn:
+            drop = next(iter(self._withdrawn))
+            self._restore(drop)
+            self._withdrawn.discard(drop)
+
+    def _restore(self, drop: bytes) -> None:
+        job = self._store.find_name(drop)
+        path = self._path(drop)
+        if job is None or (job.state.final and job.final_document is None):
+            with suppress(FileNotFoundError):
+                os.unlink(path)
+        elif (
+            job.state.final  # an unfinished job's worker writes its status
+            and job.final_document is not None
+            and not self._link(path, job.final_document)
+        ):
+            self._write(drop, job.final_document)
+
+    def _link(self, path: str, document: bytes) -> bool:
+        """Link the final status that stands beside its drop, if it still does."""
+        try:
+            published = json.loads(document)["files"]["drop"]
+            folder, _, name = published.rpartition("/")
+            beside = os.path.join(os.fsencode(self._root / folder), status_name(os.fsencode(name)))
+            with open(beside, "rb") as file:
+                if file.read(len(document) + 1) != document:
+                    return False
+            temporary = os.fspath(self._temporary)
+            with suppress(FileNotFoundError):
+                os.unlink(temporary)
+            os.link(beside, temporary, follow_symlinks=False)
+            os.rename(temporary, path)
+            # Renaming one name of an inode onto another does nothing at all: rename(2).
+            with suppress(FileNotFoundError):
+                os.unlink(temporary)
+        except (OSError, ValueError, KeyError, TypeError):
+            return False
+        return True
+
+    def _path(self, drop: bytes) -> str:
+        return os.fsdecode(os.path.join(self._folder, status_name(drop)))
+
+    def _write(self, drop: bytes, content: bytes, *, durable: bool = False) -> None:
+        self._withdrawn.discard(drop)  # another drop of that name has come
+        path = Path(self._path(drop))
+        replace_content(path, content, self._temporary, durable=durable)
+        if durable:
+            sync_folder(path.parent)
+
+
+def true_name(document: Mapping[str, Json]) -> bytes:
+    """The raw name of the drop that a status document speaks of."""
+    encoded = document.get("drop_b64")
+    if isinstance(encoded, str):
+        return base64.b64decode(encoded, validate=True)
+    return str(document["drop"]).encode()
