@@ -188,6 +188,8 @@ class Fault:
     path: Path
     what: str
     fix: str
+    fatal: bool = True
+    """Whether the daemon cannot work with it; otherwise it is only unwise."""
 
 
 def faults(spool: Spool) -> Iterator[Fault]:
@@ -212,6 +214,7 @@ def faults(spool: Spool) -> Iterator[Fault]:
                 path,
                 f"mode is {stat.S_IMODE(status.st_mode):04o}, wider than {node.mode:04o}",
                 f"chmod {node.mode:04o} {path}",
+                fatal=False,
             )
         elif not os.access(path, os.R_OK | os.W_OK | os.X_OK):
             missing = True

@@ -212,8 +212,9 @@ class Answer:
 class Move:
     """One planned rename of a publication.
 
-    `source` is a path relative to the spool; `folder` a path relative to the spool and `name` the
-    name in it. `device` and `inode` prove afterwards that what stands there is what was meant.
+    `source` is a name in the job's scratch folder, empty for the drop itself; `folder` a path
+    relative to the spool and `name` the name in it. `device` and `inode` prove afterwards that what
+    stands there is what was meant.
     """
 
     role: str

@@ -1,0 +1,81 @@
+"""What an action is given and what it returns."""
+
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from spoold.actions.request import Envelope
+from spoold.canonical import Document
+from spoold.publish import Made
+from spoold.status import Progress
+from spoold.trust import Signer, Trust
+
+
+@dataclass(frozen=True, slots=True)
+class ActionSettings:
+    """What the configuration says that actions need. `threads` 0 means one a core."""
+
+    roots: Mapping[str, Path]
+    threads: int = 0
+    max_bundle_bytes: int | None = None
+    min_free_bytes: int = 0
+
+
+class KeyHeldError(Exception):
+    """Another, unfinished job has this job's key: this one waits for it."""
+
+    def __init__(self, holder: uuid.UUID, key: bytes, content_sha256: bytes) -> None:
+        super().__init__(f"held by {holder}")
+        self.holder = holder
+        self.key = key
+        self.content_sha256 = content_sha256
+
+
+class KeyDoneError(Exception):
+    """A job that succeeded has this job's key: this one is its duplicate."""
+
+    def __init__(self, job: uuid.UUID) -> None:
+        super().__init__(f"done by {job}")
+        self.job = job
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """One attempt: what is asked, its own scratch folder, and the few doors to the outside."""
+
+    request: Document | None
+    """The request's JSON; None where the drop is the content itself."""
+    request_sha256: bytes | None
+    digits: str
+    """12 hex digits that are this job's own: its short id."""
+    drop: Path
+    scratch: Path
+    settings: ActionSettings
+    signer: Signer
+    trust: Trust
+    report: Callable[[Progress], None]
+    take_key: Callable[[bytes, bytes], None]
+    """Make this the one unfinished job with that key, a digest, for that content, another digest.
+
+    Raises KeyHeldError or KeyDoneError."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What an attempt made: the status file's `result` and the files to publish."""
+
+    result: Document
+    made: Sequence[Made] = ()
+    warnings: Sequence[str] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Action:
+    """One kind of job: the model of its requests, and the work itself.
+
+    `run` works in `context.scratch` only and raises SpooldError where the work cannot be done.
+    """
+
+    request: type[Envelope]
+    run: Callable[[Context], Outcome]

@@ -1,0 +1,106 @@
+"""Action `rehydrate`: verify a bundle, fail closed, and restore it.
+
+The bundle is the drop itself, or, so that a large one need not be copied first, a file beneath a
+configured root that a request names.
+
+Crash: everything is restored in scratch; one rename by the publisher makes it visible.
+"""
+
+import hashlib
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import BinaryIO, Literal
+
+from spoold.actions.bundle import reporter, threads
+from spoold.actions.context import Action, Context, Outcome
+from spoold.actions.request import Envelope, Part, Text
+from spoold.bundle.reader import BundleReader, Policy, open_bundle, verify_head
+from spoold.publish import Made
+from spoold.sinks.files import TreeSink
+from spoold.sources.files import open_beneath
+from spoold.spool import Folder
+
+
+class BundleFile(Part):
+    """Where a bundle lies: a path beneath a configured root."""
+
+    root: Text
+    path: Text
+
+
+class RehydrateRequest(Envelope):
+    """A request to restore a bundle that is not dropped itself."""
+
+    action: Literal["rehydrate"]
+    bundle: BundleFile
+
+
+def run(context: Context) -> Outcome:
+    """Verify the bundle and restore it for `restored/<from site>/<bundle id>/`."""
+    settings = context.settings
+    restored = context.scratch / "restored"
+    with (
+        _open(context) as file,
+        BundleReader(
+            file,
+            scratch=context.scratch,
+            threads=threads(settings),
+            report=reporter(context),
+        ) as reader,
+    ):
+        policy = Policy(
+            site=context.signer.site,
+            now=datetime.now(UTC),
+            max_bytes=settings.max_bundle_bytes,
+            free_bytes=_free_bytes(context),
+        )
+        head = verify_head(reader.read_head(), context.trust, policy)
+        # From here on the bundle is known: only one job restores it, and only once.
+        manifest_sha256 = bytes.fromhex(head.manifest_sha256)
+        context.take_key(key(manifest_sha256), manifest_sha256)
+        index = reader.read_index(head, policy)
+        sink = TreeSink(restored)
+        reader.read_payload(index, sink)
+        sink.finish()
+    manifest = head.manifest
+    folder = f"{Folder.RESTORED}/{manifest.site}"
+    return Outcome(
+        result={
+            "bundle_id": manifest.bundle_id,
+            "from": manifest.site,
+            "manifest_sha256": head.manifest_sha256,
+            "restored": f"{folder}/{manifest.bundle_id}",
+            "entries": manifest.entries.count,
+            "bytes": manifest.totals.bytes,
+            "rows": {"inserted": 0, "skipped": 0, "conflicting": 0},
+        },
+        made=[Made("restored", restored.name, folder, manifest.bundle_id.encode())],
+        warnings=sink.warnings,
+    )
+
+
+def key(manifest_sha256: bytes) -> bytes:
+    """The deduplication key of restoring a bundle into the files sink."""
+    return hashlib.sha256(b"rehydrate\0restored\0" + manifest_sha256).digest()
+
+
+@contextmanager
+def _open(context: Context) -> Iterator[BinaryIO]:
+    if context.request is None:
+        with open_bundle(context.drop) as file:
+            yield file
+        return
+    request = RehydrateRequest.model_validate(context.request)
+    with open_beneath(context.settings.roots, request.bundle.root, request.bundle.path) as file:
+        yield file
+
+
+def _free_bytes(context: Context) -> int:
+    """What a bundle may fill of the spool's file system."""
+    disk = os.statvfs(context.scratch)
+    return max(0, disk.f_bavail * disk.f_frsize - context.settings.min_free_bytes)
+
+
+ACTION = Action(RehydrateRequest, run)

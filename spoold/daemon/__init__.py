@@ -1,0 +1,66 @@
+"""The daemon of a spool, and the process of one of its workers: the parts wired together."""
+
+import os
+import signal
+import socket
+import uuid
+
+import structlog
+
+from spoold import log, postgres
+from spoold.config import Config
+from spoold.daemon.daemon import Daemon
+from spoold.daemon.wiring import action_settings, database, require_sound, worker_settings
+from spoold.errors import Exit
+from spoold.queue import binding, migrate
+from spoold.queue.database import Database
+from spoold.status import Host
+from spoold.trust import load_signer, load_trust
+from spoold.worker import supervisor
+from spoold.worker.attempt import Site
+from spoold.worker.loop import Worker
+
+__all__ = ["run", "work"]
+
+events = structlog.get_logger()
+
+
+def run(config: Config, *, once: bool = False) -> Exit:
+    """Run a spool's daemon until it is told to end; with `once`, until there is nothing to do."""
+    log.configure(config.log.level, config.log.format)
+    for warning in config.warnings:
+        events.warning("config.warning", text=warning)
+    tree = config.spool.require()
+    require_sound(tree)
+    load_signer(config.signing_key, config.site)  # a key that cannot sign is said at once
+    load_trust(tree)
+    with database(config) as conninfo:
+        return Daemon(config, tree, conninfo).run(once=once)
+
+
+def work(config: Config) -> Exit:
+    """Be one worker of a spool whose daemon runs, until told to end."""
+    log.configure(config.log.level, config.log.format)
+    supervisor.hold_lifeline()
+    tree = config.spool.require()
+    conninfo = config.database_url or postgres.find(tree)
+    ready = Database(conninfo, "spoold worker")
+    migrate.require_current(ready)
+    binding.check(ready, tree)
+    ready.close()
+    settings = worker_settings(config)
+    signer = load_signer(config.signing_key, config.site)
+    site = Site(
+        tree=tree,
+        host=Host(config.site, socket.gethostname()),
+        signer=signer,
+        load_trust=lambda: load_trust(tree, signer),
+        actions=action_settings(config),
+        retry=settings.retry,
+    )
+    identity = uuid.UUID(os.environ.get(supervisor.ID_VARIABLE) or str(uuid.uuid4()))
+    worker = Worker(site, settings, conninfo, supervisor.event_sink(), identity)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: worker.drain())
+    worker.run()
+    return Exit.DONE

@@ -1,0 +1,204 @@
+"""One spool's daemon: its threads and workers, started, watched and ended in order.
+
+The main thread supervises the worker processes; intake, maintenance and HTTP have a thread each.
+The first SIGTERM or SIGINT drains: no drop is claimed any more, running attempts get
+`drain_seconds`, the rest is given back. A second one stops now.
+"""
+
+import os
+import signal
+import sys
+import threading
+import time
+import uuid
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from datetime import datetime
+from typing import Final
+
+import structlog
+
+from spoold import __version__
+from spoold.actions import ACTIONS
+from spoold.config import Config
+from spoold.daemon.notify import notify
+from spoold.daemon.observe import Observer
+from spoold.daemon.once import Once
+from spoold.daemon.wiring import intake_settings, worker_settings
+from spoold.errors import Exit, SpooldError
+from spoold.health import HealthServer
+from spoold.intake.loop import Intake
+from spoold.metrics import Metrics
+from spoold.queue.database import Database
+from spoold.queue.job import State
+from spoold.queue.store import Store
+from spoold.spool import Spool
+from spoold.worker import supervisor
+from spoold.worker.rescue import Maintenance
+from spoold.worker.supervisor import Supervisor
+
+events = structlog.get_logger()
+
+_ROUND_SECONDS: Final = 1.0
+
+
+class Daemon:
+    """The running parts of one daemon."""
+
+    def __init__(self, config: Config, tree: Spool, conninfo: str) -> None:
+        self._config = config
+        self._tree = tree
+        self._settings = worker_settings(config)
+        self._conninfo = conninfo
+        self._spool = tree.identity().spool
+        self._stop = threading.Event()
+        self._failed = threading.Event()
+        self._metrics = Metrics()
+        self._intake = Intake(
+            tree,
+            self._store("spoold intake"),
+            intake_settings(config),
+            {name: action.request for name, action in ACTIONS.items()},
+        )
+        self._supervisor = Supervisor(
+            command=[sys.executable, "-m", "spoold", "worker", str(tree.root)],
+            count=self._settings.count,
+            environment={**os.environ, **config.child_environment()},
+            on_event=self._count,
+            on_death=self._died,
+        )
+        self._to_kill: list[uuid.UUID] = []
+        self._maintenance = Maintenance(
+            tree, self._store("spoold maintenance"), self._settings, self._to_kill.append
+        )
+        self._own = self._store("spoold run")
+        self._observer = Observer(
+            tree, self._intake, self._supervisor, self._store("spoold health"), config
+        )
+        self._metrics.read_when_asked(self._observer.samples)
+
+    def run(self, *, once: bool) -> Exit:
+        """Start everything, wait for the end, end everything."""
+        signals = self._signals()
+        began = self._own.now()
+        server = None
+        if address := self._config.http.address():
+            server = HealthServer(address, self._metrics, self._observer.checks)
+            server.start()
+        intake = self._thread("intake", self._intake.run)
+        maintenance = self._thread("maintenance", self._maintenance.run)
+        self._supervisor.start()
+        events.info(
+            "daemon.started",
+            spool=str(self._tree.root),
+            site=self._config.site,
+            version=__version__,
+            workers=self._settings.count,
+        )
+        notify("READY=1")
+        done = Once(self._intake) if once else None
+        while not (signals or self._failed.is_set()):
+            self._supervise()
+            if done is not None and done.is_done(self._observer.backlog()):
+                break
+        notify("STOPPING=1")
+        self._stop.set()
+        self._intake.wake()
+        intake.join()
+        maintenance.join()
+        self._drain(signals)
+        if server is not None:
+            server.stop()
+        events.info("daemon.stopped")
+        if self._failed.is_set():
+            return Exit.FAILED
+        return self._verdict(began) if once else Exit.DONE
+
+    # --- the main thread ----------------------------------------------------------------------
+
+    def _supervise(self) -> None:
+        self._supervisor.wait(_ROUND_SECONDS)
+        while self._to_kill:
+            self._supervisor.kill(self._to_kill.pop())
+        notify("WATCHDOG=1")
+
+    def _signals(self) -> list[int]:
+        """The stop signals received so far; each one wakes the main thread."""
+        received: list[int] = []
+        reading, writing = os.pipe()
+        for descriptor in (reading, writing):
+            os.set_blocking(descriptor, False)
+        signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda got, _: received.append(got))
+        self._supervisor.watch(reading, lambda: _empty(reading))
+        return received
+
+    def _drain(self, signals: Sequence[int]) -> None:
+        """Let running attempts finish for a while; give back what is still running then."""
+        self._supervisor.drain()
+        already = len(signals)
+        until = time.monotonic() + self._settings.drain_seconds
+        while (
+            self._supervisor.alive()
+            and time.monotonic() < until
+            and len(signals) <= max(already, 1)
+        ):
+            self._supervisor.wait(_ROUND_SECONDS / 4)
+        killed = self._supervisor.identities()
+        self._supervisor.kill()
+        while self._supervisor.alive():
+            self._supervisor.wait(_ROUND_SECONDS)
+        for worker in killed:
+            with suppress(SpooldError):  # then it is rescued later, and the attempt counts
+                given_back = self._own.disown(worker)
+                self._own.leave(worker)
+                events.info("worker.stopped", worker=str(worker), given_back=given_back)
+
+    def _died(self, worker: uuid.UUID) -> None:
+        if not self._stop.is_set():
+            self._maintenance.bury(worker)
+
+    def _verdict(self, began: datetime) -> Exit:
+        ended = self._own.ended_since(began)
+        if ended.keys() & {State.FAILED, State.REJECTED, State.CANCELLED}:
+            return Exit.FAILED
+        report = self._intake.report
+        left = report.waiting or report.name_busy or self._own.unfinished()
+        return Exit.LEFT_FOR_LATER if left else Exit.DONE
+
+    def _thread(self, name: str, target: Callable[[threading.Event], None]) -> threading.Thread:
+        """Start a part in its own thread; if it fails, the daemon ends instead of limping on."""
+
+        def body() -> None:
+            try:
+                target(self._stop)
+            except Exception:  # noqa: BLE001  # whatever it is, it must not end in silence
+                events.exception("daemon.part-failed", part=name)
+                self._failed.set()
+
+        thread = threading.Thread(target=body, name=name)
+        thread.start()
+        return thread
+
+    def _store(self, application: str) -> Store:
+        database = Database(self._conninfo, application)
+        return Store(database, self._spool, aging_seconds=self._settings.aging_seconds)
+
+    # --- what is measured ---------------------------------------------------------------------
+
+    def _count(self, event: supervisor.Event) -> None:
+        """Take an event of a finished attempt into the metrics."""
+        action, state = str(event["action"]), str(event["state"])
+        self._metrics.finished.labels(action, state).inc()
+        self._metrics.attempt_seconds.labels(action).observe(float(str(event["seconds"])))
+        if event["code"] is not None:
+            self._metrics.errors.labels(str(event["code"])).inc()
+        if state == State.SUCCEEDED:
+            self._metrics.last_success.set_to_current_time()
+            if event["bytes"] is not None:
+                self._metrics.bundle_bytes.labels(action).observe(float(str(event["bytes"])))
+
+
+def _empty(pipe: int) -> None:
+    os.read(pipe, 512)

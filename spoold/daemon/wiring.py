@@ -1,0 +1,95 @@
+"""From the configuration to what each stage is given."""
+
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import structlog
+
+from spoold import errors, postgres, spool
+from spoold.actions.context import ActionSettings
+from spoold.config import Config
+from spoold.errors import SpooldError
+from spoold.intake.request import Idempotency
+from spoold.intake.settings import IntakeSettings, WriterCheck
+from spoold.queue import binding, migrate
+from spoold.queue.database import Database
+from spoold.queue.job import RetryPolicy
+from spoold.spool import Spool
+from spoold.worker.session import patiently
+from spoold.worker.settings import WorkerSettings
+
+log = structlog.get_logger()
+
+
+def require_sound(tree: Spool) -> None:
+    """Refuse a tree that cannot work; warn of what is only unwise."""
+    for fault in spool.faults(tree):
+        if fault.fatal:
+            raise SpooldError(errors.SPOOL_INVALID, f"{fault.path}: {fault.what}", hint=fault.fix)
+        log.warning("spool.fault", path=str(fault.path), what=fault.what, fix=fault.fix)
+
+
+@contextmanager
+def database(config: Config) -> Iterator[str]:
+    """The conninfo of a database that is up, migrated, and this spool's own."""
+    tree = config.spool
+    if config.database_url:
+        external = Database(config.database_url, "spoold run")
+        patiently(lambda: postgres.check_external(external.connection))
+        _prepare(external, config)
+        yield config.database_url
+        return
+    server = postgres.ensure_running(tree)
+    try:
+        _prepare(Database(server.conninfo, "spoold run"), config)
+        yield server.conninfo
+    finally:
+        server.stop_if_last()
+
+
+def _prepare(ready: Database, config: Config) -> None:
+    if applied := migrate.migrate(ready):
+        log.info("database.migrated", steps=applied)
+    binding.bind(ready, config.spool, config.site)
+    ready.close()
+
+
+def intake_settings(config: Config) -> IntakeSettings:
+    """What the intake is given."""
+    intake = config.intake
+    return IntakeSettings(
+        site=config.site,
+        host=socket.gethostname(),
+        settle_seconds=intake.settle_seconds,
+        rescan_seconds=intake.rescan_seconds,
+        incomplete_seconds=intake.incomplete_seconds,
+        writer_check=WriterCheck(intake.writer_check),
+        idempotency=Idempotency(intake.idempotency),
+        max_request_bytes=intake.max_request_bytes,
+        max_bundle_bytes=intake.max_bundle_bytes,
+        min_free_bytes=intake.min_free_bytes,
+        max_attempts=config.retry.max_attempts,
+        timeout_seconds=config.workers.timeout_seconds,
+    )
+
+
+def worker_settings(config: Config) -> WorkerSettings:
+    """What the workers and their supervisor are given."""
+    return WorkerSettings(
+        count=config.workers.count or len(os.sched_getaffinity(0)),
+        drain_seconds=config.workers.drain_seconds,
+        timeout_seconds=config.workers.timeout_seconds,
+        aging_seconds=config.workers.aging_seconds,
+        retry=RetryPolicy(config.retry.base_seconds, config.retry.cap_seconds),
+    )
+
+
+def action_settings(config: Config) -> ActionSettings:
+    """What the actions are given."""
+    return ActionSettings(
+        roots=config.roots,
+        max_bundle_bytes=config.intake.max_bundle_bytes,
+        min_free_bytes=config.intake.min_free_bytes,
+    )

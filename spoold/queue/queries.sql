@@ -1,0 +1,452 @@
+-- Every statement that touches the schema, by name, with a line of why. {job} stands for the
+-- columns of a Job. Times are the server's. What a worker may write is fenced by id, epoch, worker
+-- and state: no row means that the lease is lost, whoever asked.
+
+-- name: register_worker
+insert into spoold.worker (id, host, pid, version, spool)
+values (%(worker)s, %(host)s, %(pid)s, %(version)s, %(spool)s)
+on conflict (id) do update set seen_at = now();
+
+-- name: beat
+-- No row: ours is gone, and what we held is somebody else's.
+with beaten as (
+  update spoold.worker set seen_at = now() where id = %(worker)s and spool = %(spool)s returning id
+)
+select job.id, job.epoch
+from beaten left join spoold.job on job.spool = %(spool)s and job.worker = beaten.id;
+
+-- name: drain
+update spoold.worker set draining = true where id = %(worker)s and spool = %(spool)s;
+
+-- name: leave
+delete from spoold.worker where id = %(worker)s and spool = %(spool)s;
+
+-- name: workers
+select id, host, pid, version, draining, extract(epoch from now() - seen_at)::float8
+from spoold.worker where spool = %(spool)s order by started_at, id;
+
+-- name: disown_running
+-- Claims whose answer never arrived: nothing was done for them, so the attempt is given back.
+update spoold.job set state = 'queued', worker = null, deadline_at = null, attempt = attempt - 1
+where spool = %(spool)s and worker = %(worker)s and state = 'running' and id <> all(%(keep)s::uuid[])
+returning id, (select pg_notify('spoold_job', %(spool)s::text));
+
+-- name: disown_publishing
+update spoold.job set worker = null
+where spool = %(spool)s and worker = %(worker)s and state = 'publishing'
+  and id <> all(%(keep)s::uuid[])
+returning id, (select pg_notify('spoold_job', %(spool)s::text));
+
+-- name: admit
+-- One statement a batch; a row that conflicts in any unique index is left out, and asked about.
+-- Locking order is that of the keys, so that two batches with the same keys do not deadlock.
+insert into spoold.job (id, spool, drop_name, drop_sha256, drop_bytes, action, request,
+  request_sha256, priority, correlation_id, due_at, rank, state, max_attempts, timeout_seconds,
+  dedup_key, waits_for, retry_of, intake, outcome)
+select given.id, %(spool)s, given.drop_name, given.drop_sha256, given.drop_bytes, given.action,
+  given.request::jsonb, given.request_sha256, given.priority, given.correlation_id, due.at,
+  due.at + make_interval(secs => given.priority * %(aging_seconds)s::float8),
+  case when given.outcome is not null then 'publishing'
+    when given.waits_for is not null or due.at > now() then 'scheduled' else 'queued' end,
+  given.max_attempts, given.timeout_seconds, given.dedup_key, given.waits_for, given.retry_of,
+  given.intake::jsonb, given.outcome::jsonb
+from unnest(%(id)s::uuid[], %(drop_name)s::bytea[], %(drop_sha256)s::bytea[], %(drop_bytes)s::bigint[],
+    %(action)s::text[], %(request)s::text[], %(request_sha256)s::bytea[], %(priority)s::smallint[],
+    %(correlation_id)s::text[], %(not_before)s::timestamptz[], %(max_attempts)s::smallint[],
+    %(timeout_seconds)s::int[], %(dedup_key)s::bytea[], %(waits_for)s::uuid[], %(retry_of)s::uuid[],
+    %(intake)s::text[], %(outcome)s::text[])
+  as given(id, drop_name, drop_sha256, drop_bytes, action, request, request_sha256, priority,
+    correlation_id, not_before, max_attempts, timeout_seconds, dedup_key, waits_for, retry_of,
+    intake, outcome)
+  cross join lateral (select case when given.outcome is not null then now()
+    else greatest(given.not_before, now()) end as at) as due
+order by given.dedup_key, given.id
+on conflict do nothing
+returning id, (select pg_notify('spoold_job', %(spool)s::text));
+
+-- name: known
+-- An id is never given twice, so the spool does not matter.
+select id from spoold.job where id = any(%(ids)s::uuid[]);
+
+-- name: existing
+select id, state, epoch from spoold.job where spool = %(spool)s and id = any(%(ids)s::uuid[]);
+
+-- name: busy_names
+select drop_name from spoold.job
+where spool = %(spool)s and finished_at is null and drop_name = any(%(names)s::bytea[]);
+
+-- name: lock_key_holder
+-- FOR SHARE holds off the holder's finish until the one that waits for it is there to be seen by
+-- it; whoever comes after that finish finds no row here.
+select id, request_sha256 from spoold.job
+where spool = %(spool)s and dedup_key = %(dedup_key)s and waits_for is null and finished_at is null
+for share;
+
+-- name: key_holder
+select id, request_sha256 from spoold.job
+where spool = %(spool)s and dedup_key = %(dedup_key)s and waits_for is null and finished_at is null;
+
+-- name: done
+-- Asked in a statement after the key was taken: a job that gave the key up by succeeding has put
+-- it here first.
+select dedup_key, request_sha256, job from spoold.done
+where spool = %(spool)s and dedup_key = any(%(dedup_keys)s::bytea[]);
+
+-- name: stand_for
+-- Another job's success, or another request's key, decides these: a worker only publishes that.
+update spoold.job set state = 'publishing', outcome = given.outcome::jsonb, dedup_key = null,
+  waits_for = null, due_at = now(), rank = rank + greatest(now() - due_at, interval '0')
+from unnest(%(ids)s::uuid[], %(outcomes)s::text[]) as given(id, outcome)
+where job.spool = %(spool)s and job.id = given.id and job.state in ('scheduled', 'queued')
+returning job.id, (select pg_notify('spoold_job', %(spool)s::text));
+
+-- name: claim
+-- The index job_due gives the order; `spool` is pinned, so the cost is the same at any backlog. A
+-- row that has lost an attempt is claimed alone: if it kills its worker, no neighbour loses one.
+with due as (
+  select id, attempt, rank from spoold.job
+  where spool = %(spool)s and state = 'queued'
+    and exists (select from spoold.worker
+      where worker.id = %(worker)s and worker.spool = %(spool)s and not worker.draining)
+  order by rank, id limit %(limit)s for update skip locked
+), ordered as (
+  select id, row_number() over (order by rank, id) as place,
+    bool_or(attempt > 0) over (order by rank, id) as risky
+  from due
+)
+update spoold.job set state = 'running', epoch = epoch + 1, attempt = attempt + 1,
+  worker = %(worker)s, claimed_at = now(), progress = null,
+  deadline_at = now() + make_interval(secs => timeout_seconds)
+from ordered
+where job.id = ordered.id and job.state = 'queued' and (ordered.place = 1 or not ordered.risky)
+returning {job};
+
+-- name: claim_publishing
+with due as (
+  select id from spoold.job
+  where spool = %(spool)s and state = 'publishing' and worker is null and due_at <= now()
+    and exists (select from spoold.worker
+      where worker.id = %(worker)s and worker.spool = %(spool)s and not worker.draining)
+  order by due_at, id limit %(limit)s for update skip locked
+)
+update spoold.job set epoch = epoch + 1, worker = %(worker)s
+from due where job.id = due.id and job.state = 'publishing' and job.worker is null
+returning {job};
+
+-- name: progress
+-- Only this column changes, which no index holds: a cheap (heap-only) update.
+update spoold.job set progress = %(progress)s::jsonb
+where spool = %(spool)s and id = %(job)s and epoch = %(epoch)s and worker = %(worker)s
+  and state = 'running'
+returning id;
+
+-- name: own_key
+select dedup_key from spoold.job
+where spool = %(spool)s and id = %(job)s and epoch = %(epoch)s and worker = %(worker)s
+  and state = 'running'
+for no key update;
+
+-- name: take_key
+update spoold.job set dedup_key = %(dedup_key)s, request_sha256 = %(request_sha256)s
+where spool = %(spool)s and id = %(job)s and epoch = %(epoch)s and worker = %(worker)s
+  and state = 'running'
+returning id;
+
+-- name: give_up_key
+update spoold.job set dedup_key = null
+where spool = %(spool)s and id = %(job)s and epoch = %(epoch)s and worker = %(worker)s
+  and state = 'running'
+returning id;
+
+-- name: lock_holder
+select id from spoold.job
+where spool = %(spool)s and id = %(holder)s and dedup_key = %(dedup_key)s and waits_for is null
+  and finished_at is null
+for share;
+
+-- name: wait_for
+update spoold.job set state = 'scheduled', waits_for = %(holder)s, dedup_key = %(dedup_key)s,
+  request_sha256 = %(request_sha256)s, worker = null, deadline_at = null, attempt = attempt - 1
+where spool = %(spool)s and id = %(job)s and epoch = %(epoch)s and worker = %(worker)s
+  and state = 'running'
+returning id;
+
+-- name: release
+update spoold.job set state = 'queued', worker = null, deadline_at = null, attempt = attempt - 1
+where spool = %(spool)s and id = %(job)s and epoch = %(epoch)s and worker = %(worker)s
+  and state = 'running'
+returning id, (select pg_notify('spoold_job', %(spool)s::text));
+
+-- name: retry
+-- The rank moves with the due time, whatever aging it was made with.
+update spoold.job set state = 'scheduled', worker = null, deadline_at = null,
+  error = %(error)s::jsonb, due_at = now() + make_interval(secs => %(delay_seconds)s::float8),
+  rank = rank - due_at + (now() + make_interval(secs => %(delay_seconds)s::float8))
+where spool = %(spool)s and id = %(job)s and epoch = %(epoch)s and worker = %(worker)s
+  and state = 'running' and attempt < max_attempts
+returning id;
+
+-- name: begin_publishing
+-- The point of no return, in one statement: a taken name refuses all of it.
+with begun as (
+  update spoold.job set state = 'publishing', deadline_at = null, outcome = %(outcome)s::jsonb,
+    final_document = %(final_document)s, sources = %(sources)s::jsonb
+  where spool = %(spool)s and id = %(job)s and epoch = %(epoch)s and worker = %(worker)s
+    and state = 'running'
+  returning id, spool
+), named as (
+  insert into spoold.published (spool, folder, name, job)
+  select begun.spool, given.folder, given.name, begun.id
+  from begun, unnest(%(folders)s::text[], %(names)s::bytea[]) as given(folder, name)
+)
+select id from begun;
+
+-- name: begun_before
+-- The same step again after a commit whose answer was lost.
+select id from spoold.job
+where spool = %(spool)s and id = %(job)s and epoch = %(epoch)s and worker = %(worker)s
+  and state = 'publishing' and final_document = %(final_document)s;
+
+-- name: amend_publishing
+update spoold.job set outcome = %(outcome)s::jsonb, final_document = %(final_document)s,
+  sources = %(sources)s::jsonb
+where spool = %(spool)s and id = %(job)s and epoch = %(epoch)s and worker = %(worker)s
+  and state = 'publishing'
+returning id;
+
+-- name: unreserve
+delete from spoold.published where job = %(job)s;
+
+-- name: reserve
+insert into spoold.published (spool, folder, name, job)
+select %(spool)s, given.folder, given.name, %(job)s
+from unnest(%(folders)s::text[], %(names)s::bytea[]) as given(folder, name);
+
+-- name: defer_publishing
+update spoold.job set worker = null, error = coalesce(%(error)s::jsonb, error),
+  due_at = now() + make_interval(secs => %(delay_seconds)s::float8),
+  rank = rank - due_at + (now() + make_interval(secs => %(delay_seconds)s::float8))
+where spool = %(spool)s and id = %(job)s and epoch = %(epoch)s and worker = %(worker)s
+  and state = 'publishing'
+returning id;
+
+-- name: finish
+with ended as (
+  update spoold.job set state = job.outcome ->> 'state', finished_at = now(), worker = null
+  from unnest(%(jobs)s::uuid[], %(epochs)s::int[], %(workers)s::uuid[]) as given(job, epoch, worker)
+  where job.spool = %(spool)s and job.id = given.job and job.epoch = given.epoch
+    and job.worker = given.worker and job.state = 'publishing' and job.final_document is not null
+  returning job.id, job.spool, job.state, job.dedup_key, job.request_sha256
+), kept as (
+  insert into spoold.done (spool, dedup_key, request_sha256, job)
+  select spool, dedup_key, request_sha256, id from ended
+  where state = 'succeeded' and dedup_key is not null
+  on conflict do nothing
+)
+select id from ended;
+
+-- name: finished_before
+-- The same step again after a commit whose answer was lost: any other owner would have raised the
+-- epoch.
+select job.id from spoold.job
+join unnest(%(jobs)s::uuid[], %(epochs)s::int[]) as given(job, epoch)
+  on job.id = given.job and job.epoch = given.epoch
+where job.spool = %(spool)s and job.finished_at is not null;
+
+-- name: awaited
+-- In a statement after the holder's last update: its snapshot holds whoever came to wait before.
+select distinct waits_for from spoold.job
+where waits_for = any(%(jobs)s::uuid[]) and spool = %(spool)s;
+
+-- name: orphaned_waits
+-- The backstop: waiting for a job that is final or gone.
+select distinct waiting.waits_for from spoold.job as waiting
+where waiting.spool = %(spool)s and waiting.waits_for is not null
+  and not exists (select from spoold.job as holder
+    where holder.id = waiting.waits_for and holder.finished_at is null)
+limit 100;
+
+-- name: waiting
+select id, dedup_key, request_sha256 from spoold.job
+where spool = %(spool)s and waits_for = %(holder)s
+order by id for no key update;
+
+-- name: free
+-- It takes the key: refused by job_dedup where another job has it by now.
+update spoold.job set waits_for = null,
+  state = case when due_at <= now() then 'queued' else 'scheduled' end
+where spool = %(spool)s and id = %(job)s and waits_for is not null
+returning id, (select pg_notify('spoold_job', %(spool)s::text));
+
+-- name: wait_for_another
+update spoold.job set waits_for = %(holder)s
+where spool = %(spool)s and id = any(%(ids)s::uuid[]) and waits_for is not null
+returning id;
+
+-- name: promote
+update spoold.job set state = 'queued'
+where state = 'scheduled' and waits_for is null and id in (
+  select id from spoold.job
+  where spool = %(spool)s and state = 'scheduled' and waits_for is null and due_at <= now()
+  order by due_at limit 5000 for update skip locked)
+returning id, (select pg_notify('spoold_job', %(spool)s::text));
+
+-- name: lost
+-- A worker whose row was deleted is gone for certain. One that was not seen for a lease is, if the
+-- server, and this connection to it, have been up for as long: else nobody could be seen.
+-- A job past its deadline has a worker that beats and does not get on.
+with watch as (
+  select pg_postmaster_start_time() <= now() - make_interval(secs => %(lease_seconds)s::float8)
+    and backend_start <= now() - make_interval(secs => %(lease_seconds)s::float8) as long_enough
+  from pg_stat_get_activity(pg_backend_pid())
+)
+select job.id, job.epoch, job.worker, job.state, job.attempt,
+  worker.id is not null
+    and worker.seen_at >= now() - make_interval(secs => %(lease_seconds)s::float8) as worker_lives
+from spoold.job
+  left join spoold.worker on worker.id = job.worker
+  cross join watch
+where job.spool = %(spool)s and job.worker is not null
+  and (worker.id is null
+    or watch.long_enough and (
+      worker.seen_at < now() - make_interval(secs => %(lease_seconds)s::float8)
+      or job.state = 'running' and job.deadline_at < now()))
+limit 1000;
+
+-- name: rescue
+-- Whether it is still lost is asked again: the worker may have beaten, reported or finished since.
+update spoold.job set worker = null, deadline_at = null, error = given.error::jsonb,
+  state = case when attempt < max_attempts then 'scheduled' else 'publishing' end,
+  outcome = case when attempt < max_attempts then null else given.outcome::jsonb end,
+  dedup_key = case when attempt < max_attempts then dedup_key end,
+  due_at = now() + case when attempt < max_attempts
+    then make_interval(secs => given.delay_seconds) else interval '0' end,
+  rank = rank - due_at + now() + case when attempt < max_attempts
+    then make_interval(secs => given.delay_seconds) else interval '0' end
+from unnest(%(jobs)s::uuid[], %(epochs)s::int[], %(workers)s::uuid[], %(delays)s::float8[],
+    %(errors)s::text[], %(outcomes)s::text[])
+  as given(job, epoch, worker, delay_seconds, error, outcome)
+where job.spool = %(spool)s and job.id = given.job and job.epoch = given.epoch
+  and job.worker = given.worker and job.state = 'running'
+  and (job.deadline_at < now() or not exists (select from spoold.worker
+    where worker.id = job.worker
+      and worker.seen_at >= now() - make_interval(secs => %(lease_seconds)s::float8)))
+returning job.id, job.state, pg_notify('spoold_gone', given.worker::text),
+  pg_notify('spoold_job', %(spool)s::text);
+
+-- name: rescue_publishing
+update spoold.job set worker = null
+from unnest(%(jobs)s::uuid[], %(epochs)s::int[], %(workers)s::uuid[]) as given(job, epoch, worker)
+where job.spool = %(spool)s and job.id = given.job and job.epoch = given.epoch
+  and job.worker = given.worker and job.state = 'publishing'
+  and not exists (select from spoold.worker where worker.id = job.worker
+    and worker.seen_at >= now() - make_interval(secs => %(lease_seconds)s::float8))
+returning job.id, job.state, pg_notify('spoold_gone', given.worker::text),
+  pg_notify('spoold_job', %(spool)s::text);
+
+-- name: forget_workers
+-- Rows of processes long dead that nobody signed off.
+delete from spoold.worker
+where spool = %(spool)s and seen_at < now() - make_interval(secs => %(seconds)s::float8)
+  and not exists (select from spoold.job where job.spool = %(spool)s and job.worker = worker.id);
+
+-- name: cancel
+with held as (
+  select id, worker from spoold.job where spool = %(spool)s and id = %(job)s for no key update
+)
+update spoold.job set state = 'publishing', worker = null, deadline_at = null, waits_for = null,
+  dedup_key = null, outcome = %(outcome)s::jsonb, due_at = now(),
+  rank = rank + greatest(now() - due_at, interval '0')
+from held where job.id = held.id and job.state in ('scheduled', 'queued', 'running')
+returning held.worker, pg_notify('spoold_job', %(spool)s::text),
+  case when held.worker is not null then pg_notify('spoold_gone', held.worker::text) end;
+
+-- name: forget
+delete from spoold.done where spool = %(spool)s and dedup_key = %(dedup_key)s returning job;
+
+-- name: forget_job
+delete from spoold.done where spool = %(spool)s and job = %(job)s returning job;
+
+-- name: prune
+-- In small batches: one large one would hold back vacuum for all.
+with old as (
+  select id from spoold.job
+  where spool = %(spool)s and finished_at < now() - make_interval(secs => %(seconds)s::float8)
+  order by finished_at limit %(limit)s for update skip locked
+), names as (
+  delete from spoold.published using old where published.job = old.id
+)
+delete from spoold.job using old where job.id = old.id returning job.id;
+
+-- name: get
+select {job} from spoold.job where spool = %(spool)s and id = %(job)s;
+
+-- name: find_name
+-- An unfinished one is the newest: no other could be admitted while it was.
+select {job} from spoold.job
+where spool = %(spool)s and drop_name = %(name)s
+order by finished_at is null desc, id desc limit 1;
+
+-- name: find_short
+select {job} from spoold.job
+where spool = %(spool)s and right(replace(id::text, '-', ''), length(%(digits)s::text)) = %(digits)s
+order by id desc limit 20;
+
+-- name: jobs
+select {job} from spoold.job
+where spool = %(spool)s and (cardinality(%(states)s::text[]) = 0 or state = any(%(states)s::text[]))
+order by id desc limit %(limit)s;
+
+-- name: backlog
+select state, action, count(*), coalesce(extract(epoch from now() - min(due_at)), 0)::float8
+from spoold.job where spool = %(spool)s and finished_at is null
+group by state, action order by state, action;
+
+-- name: now
+select now();
+
+-- name: ended_since
+select state, count(*) from spoold.job
+where spool = %(spool)s and finished_at >= %(moment)s group by state;
+
+-- name: published_by
+select {job} from spoold.job where spool = %(spool)s and id = (
+  select job from spoold.published
+  where spool = %(spool)s and folder = %(folder)s and name = %(name)s);
+
+-- name: unpublish
+delete from spoold.published
+where spool = %(spool)s and folder = %(folder)s and name = %(name)s and job = %(job)s
+returning job;
+
+-- name: database_id
+select id from spoold.database;
+
+-- name: bound_spool
+select path, device, inode from spoold.spool where id = %(spool)s;
+
+-- name: bind_spool
+insert into spoold.spool (id, site, path, device, inode)
+values (%(spool)s, %(site)s, %(path)s, %(device)s, %(inode)s)
+on conflict (id) do update set site = excluded.site, path = excluded.path,
+  device = excluded.device, inode = excluded.inode, bound_at = now();
+
+-- name: schema_exists
+select to_regnamespace('spoold') is not null and to_regclass('spoold.migration') is not null;
+
+-- name: migration_lock
+-- Of the transaction, not of the session: a pooler may give that to somebody else.
+select pg_advisory_xact_lock(8244971356218);
+
+-- name: make_ledger
+create schema if not exists spoold;
+create table if not exists spoold.migration (
+  number int primary key, name text not null, sha256 bytea not null,
+  applied_at timestamptz not null default now()
+);
+
+-- name: migrations
+select number, name, sha256 from spoold.migration order by number;
+
+-- name: migrated
+insert into spoold.migration (number, name, sha256) values (%(number)s, %(name)s, %(sha256)s);

@@ -1,0 +1,257 @@
+"""The store: every question to the queue and every change of it, for one spool.
+
+Guarantees: each transition of job.TRANSITIONS is one named statement of queries.sql, guarded by
+what it changes from; times and leases are on the database's clock; a lost connection raises
+database-away and the next call connects again, and each call may then be repeated.
+Not guaranteed: that a call which raised database-away did not commit.
+"""
+
+import uuid
+from collections.abc import Collection, Sequence
+from contextlib import AbstractContextManager
+from datetime import datetime
+from typing import cast
+
+from spoold import errors
+from spoold.canonical import Document
+from spoold.errors import SpooldError
+from spoold.queue import admission, claims, maintenance
+from spoold.queue.database import Database
+from spoold.queue.job import (
+    Admission,
+    Answer,
+    Backlog,
+    Begun,
+    Cancelled,
+    Claim,
+    Job,
+    KeyAnswer,
+    Publication,
+    Rescued,
+    RetryPolicy,
+    Standing,
+    State,
+    Verb,
+    Waiting,
+    WorkerRow,
+)
+from spoold.queue.rows import dump, error_document, job_from, outcome
+
+
+class Store:
+    """The queue of one spool over one connection, for one thread."""
+
+    def __init__(
+        self, database: Database, spool: uuid.UUID, *, aging_seconds: float = 60.0
+    ) -> None:
+        self.database = database
+        self.spool = spool
+        self._aging_seconds = aging_seconds
+
+    def transaction(self) -> AbstractContextManager[None]:
+        """Several calls in one commit; inside another one, a savepoint."""
+        return self.database.transaction()
+
+    # --- workers --------------------------------------------------------------------------------
+
+    def register_worker(self, worker: uuid.UUID, host: str, pid: int, version: str) -> None:
+        """Announce a worker process; its claims hold while `beat` is called."""
+        self.database.run(
+            "register_worker", self._with(worker=worker, host=host, pid=pid, version=version)
+        )
+
+    def beat(self, worker: uuid.UUID) -> frozenset[tuple[uuid.UUID, int]] | None:
+        """Renew the lease; the (job, epoch) pairs still held, or None: the row is gone, stop."""
+        rows = self.database.rows("beat", self._with(worker=worker))
+        if not rows:
+            return None
+        return frozenset((job, epoch) for job, epoch in rows if job is not None)
+
+    def drain(self, worker: uuid.UUID) -> None:
+        """Let the worker claim nothing more."""
+        self.database.run("drain", self._with(worker=worker))
+
+    def leave(self, worker: uuid.UUID) -> None:
+        """Delete the worker's row: what it still holds is lost, and rescued at once."""
+        self.database.run("leave", self._with(worker=worker))
+
+    def disown(self, worker: uuid.UUID, keep: Collection[uuid.UUID] = ()) -> int:
+        """Give back all the worker holds but `keep`; for claims whose answer never arrived."""
+        parameters = self._with(worker=worker, keep=list(keep))
+        running = self.database.rows("disown_running", parameters)
+        return len(running) + len(self.database.rows("disown_publishing", parameters))
+
+    def workers(self) -> list[WorkerRow]:
+        """The worker processes that the database knows of."""
+        return [WorkerRow(*row) for row in self.database.rows("workers", self._with())]
+
+    # --- admission ------------------------------------------------------------------------------
+
+    def admit(self, batch: Sequence[Admission]) -> list[Answer]:
+        """Make drops into jobs, in one transaction; one answer each, in order."""
+        return admission.admit(self.database, self.spool, self._aging_seconds, batch)
+
+    def busy_names(self, names: Collection[bytes]) -> frozenset[bytes]:
+        """Which of these drop names belong to unfinished jobs."""
+        rows = self.database.rows("busy_names", self._with(names=list(names)))
+        return frozenset(row[0] for row in rows)
+
+    def existing(self, jobs: Collection[uuid.UUID]) -> dict[uuid.UUID, Standing]:
+        """How these jobs stand; ids without a row are left out."""
+        rows = self.database.rows("existing", self._with(ids=list(jobs)))
+        return {job: Standing(job, State(state), epoch) for job, state, epoch in rows}
+
+    # --- claims ---------------------------------------------------------------------------------
+
+    def claim(self, worker: uuid.UUID, limit: int = 1) -> list[Claim]:
+        """Claim due jobs, most urgent first. A job that has lost an attempt comes alone."""
+        return claims.take(self.database, Verb.CLAIM, self.spool, worker, limit)
+
+    def claim_publishing(self, worker: uuid.UUID, limit: int = 1) -> list[Claim]:
+        """Claim jobs that are to be published and belong to nobody; no attempt is counted."""
+        return claims.take(self.database, Verb.CLAIM_PUBLISHING, self.spool, worker, limit)
+
+    def progress(self, claim: Claim, progress: Document) -> bool:
+        """Show how far an attempt is; False if the lease is lost."""
+        return claims.write(self.database, Verb.PROGRESS, claim, progress=dump(progress))
+
+    def take_key(self, claim: Claim, dedup_key: bytes, request_sha256: bytes) -> KeyAnswer:
+        """Make a key this running job's own, unless it is held or done."""
+        return claims.take_key(self.database, claim, dedup_key, request_sha256)
+
+    def wait_for(
+        self, claim: Claim, holder: uuid.UUID, dedup_key: bytes, request_sha256: bytes
+    ) -> Waiting:
+        """Put the job back until the holder of its key has ended; the attempt is given back."""
+        return claims.wait_for(self.database, claim, holder, dedup_key, request_sha256)
+
+    def release(self, claim: Claim) -> bool:
+        """Put a running job back into the queue, the attempt given back; False if lost."""
+        return claims.write(self.database, Verb.RELEASE, claim)
+
+    def retry(self, claim: Claim, error: Document, delay_seconds: float) -> bool:
+        """Schedule the next attempt; False if the lease is lost or the attempts are used up."""
+        return claims.write(
+            self.database, Verb.RETRY, claim, error=dump(error), delay_seconds=delay_seconds
+        )
+
+    def begin_publishing(self, claim: Claim, publication: Publication) -> Begun:
+        """Make the outcome of a running job durable, before its first rename."""
+        return claims.begin_publishing(self.database, claim, publication)
+
+    def amend_publishing(self, claim: Claim, publication: Publication) -> Begun:
+        """Give a publishing job its first document, or other names for its files."""
+        return claims.amend_publishing(self.database, claim, publication)
+
+    def defer_publishing(
+        self, claim: Claim, delay_seconds: float, error: Document | None = None
+    ) -> bool:
+        """Give a publishing job up for a while: whoever claims it then goes on."""
+        return claims.write(
+            self.database,
+            Verb.DEFER_PUBLISHING,
+            claim,
+            error=dump(error),
+            delay_seconds=delay_seconds,
+        )
+
+    def finish(self, claim: Claim) -> bool:
+        """End a published job as its outcome says; False if the lease is lost."""
+        return claim.id in self.finish_many([claim])
+
+    def finish_many(self, batch: Sequence[Claim]) -> frozenset[uuid.UUID]:
+        """End several jobs in one commit; the ids of those that are final now."""
+        return claims.finish(self.database, self.spool, batch)
+
+    # --- maintenance ----------------------------------------------------------------------------
+
+    def promote(self) -> int:
+        """Queue what has become due, and free who waits for a job that has ended."""
+        return maintenance.promote(self.database, self.spool)
+
+    def rescue(self, lease_seconds: float, policy: RetryPolicy) -> list[Rescued]:
+        """Take jobs back whose worker is gone, unseen for a lease, or past their deadline."""
+        return maintenance.rescue(self.database, self.spool, lease_seconds, policy)
+
+    def prune(self, older_than_seconds: float, limit: int = 5000) -> int:
+        """Delete jobs that ended so long ago; their keys stay done. Call again while it deletes."""
+        return len(self.database.rows("prune", self._with(seconds=older_than_seconds, limit=limit)))
+
+    # --- operators and readers ------------------------------------------------------------------
+
+    def cancel(self, job: uuid.UUID) -> Cancelled:
+        """Cancel a job that is not yet being published. Raises job-unknown or job-state."""
+        ending = outcome(State.CANCELLED, error=error_document(errors.CANCELLED))
+        row = self.database.row("cancel", self._with(job=job, outcome=dump(ending)))
+        if row is not None:
+            return Cancelled(job, row[0])
+        standing = self.existing([job]).get(job)
+        if standing is None:
+            raise SpooldError(errors.JOB_UNKNOWN, f"there is no job {job}")
+        raise SpooldError(errors.JOB_STATE, f"job {job} is {standing.state}: too late to cancel")
+
+    def forget(self, dedup_key: bytes) -> uuid.UUID | None:
+        """Let a done key be used again; the job that had it, None if it was not done."""
+        row = self.database.row("forget", self._with(dedup_key=dedup_key))
+        return None if row is None else uuid.UUID(str(row[0]))
+
+    def forget_job(self, job: uuid.UUID) -> bool:
+        """Let the key of a succeeded job be used again; False if it has none."""
+        return self.database.row("forget_job", self._with(job=job)) is not None
+
+    def get(self, job: uuid.UUID) -> Job | None:
+        """A job by its id."""
+        return self._one("get", job=job)
+
+    def find_name(self, drop_name: bytes) -> Job | None:
+        """The newest job of a drop name."""
+        return self._one("find_name", name=drop_name)
+
+    def find_short(self, digits: str) -> list[Job]:
+        """Jobs whose id ends in these hex digits, newest first, at most 20."""
+        return [
+            job_from(row) for row in self.database.rows("find_short", self._with(digits=digits))
+        ]
+
+    def jobs(self, states: Collection[State] = (), limit: int = 100) -> list[Job]:
+        """The newest jobs, of all states or of these."""
+        parameters = self._with(states=[state.value for state in states], limit=limit)
+        return [job_from(row) for row in self.database.rows("jobs", parameters)]
+
+    def backlog(self) -> list[Backlog]:
+        """Unfinished jobs counted by state and action."""
+        return [
+            Backlog(State(state), action, jobs, oldest)
+            for state, action, jobs, oldest in self.database.rows("backlog", self._with())
+        ]
+
+    def unfinished(self) -> int:
+        """How many jobs are not final."""
+        return sum(entry.jobs for entry in self.backlog())
+
+    def now(self) -> datetime:
+        """The database's clock."""
+        row = self.database.row("now", {})
+        assert row is not None
+        return cast(datetime, row[0])
+
+    def ended_since(self, moment: datetime) -> dict[State, int]:
+        """How many jobs have become final since then, by state."""
+        rows = self.database.rows("ended_since", self._with(moment=moment))
+        return {State(state): count for state, count in rows}
+
+    def published_by(self, folder: str, name: bytes) -> Job | None:
+        """The job that a published name belongs to."""
+        return self._one("published_by", folder=folder, name=name)
+
+    def unpublish(self, job: uuid.UUID, folder: str, name: bytes) -> bool:
+        """Give up one name of a job whose file is gone; False if it had none."""
+        parameters = self._with(job=job, folder=folder, name=name)
+        return self.database.row("unpublish", parameters) is not None
+
+    def _one(self, statement: str, **parameters: object) -> Job | None:
+        row = self.database.row(statement, self._with(**parameters))
+        return None if row is None else job_from(row)
+
+    def _with(self, **parameters: object) -> dict[str, object]:
+        return {"spool": self.spool, **parameters}

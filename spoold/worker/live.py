@@ -1,0 +1,89 @@
+"""The live status of a running attempt: written beside the work, never in its way.
+
+The action reports how far it is; a ticking thread writes it. A status appears when an attempt is
+a second old, so that small jobs cost nothing, and leaves scratch by path, so that a worker that
+lost its lease writes none. Once an attempt has stopped, nothing more is written: the next status
+is the final one.
+"""
+
+import os
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from datetime import datetime
+from pathlib import Path
+
+from spoold import spool
+from spoold.errors import SpooldError
+from spoold.queue.job import Job, State
+from spoold.spool import Folder, Spool
+from spoold.status import Host, Progress, Status, status_name
+
+_FIRST_SECONDS = 1.0
+_AGAIN_SECONDS = 1.0
+
+
+@dataclass(slots=True)
+class _Attempt:
+    job: Job
+    scratch: Path
+    started: float
+    written: float = 0.0
+    shown: Progress | None = None
+
+
+class LiveStatus:
+    """What the running attempt of this worker shows."""
+
+    def __init__(self, tree: Spool, host: Host) -> None:
+        self._tree = tree
+        self._host = host
+        self._lock = threading.Lock()
+        self._attempt: _Attempt | None = None
+        self._last = Progress("start")
+
+    @contextmanager
+    def of(self, job: Job, scratch: Path) -> Iterator[None]:
+        """While inside, `tick` shows this job as running."""
+        self._last = Progress("start")
+        with self._lock:
+            self._attempt = _Attempt(job, scratch, time.monotonic())
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._attempt = None
+
+    def report(self, progress: Progress) -> None:
+        """Take note of how far the attempt is; cheap enough to call for every entry."""
+        self._last = progress
+
+    def tick(self) -> None:
+        """Write the status if it is due. Called by the worker's second thread."""
+        with self._lock:
+            attempt, now = self._attempt, time.monotonic()
+            if attempt is None or now - attempt.started < _FIRST_SECONDS:
+                return
+            if now - attempt.written < _AGAIN_SECONDS or attempt.shown is self._last:
+                return
+            attempt.written, attempt.shown = now, self._last
+            progress = self._last.document()
+            status = replace(Status.of(attempt.job, State.RUNNING), progress=progress)
+            with suppress(OSError):  # the next one may succeed; the final one says what was wrong
+                self._write(status, attempt.scratch)
+
+    def scheduled(self, job: Job, scratch: Path, error: SpooldError, when: datetime) -> None:
+        """Show that the attempt failed, why, and when the next one starts."""
+        status = replace(Status.of(job, State.SCHEDULED), next_attempt_at=when).with_error(error)
+        with suppress(OSError):
+            self._write(status, scratch)
+
+    def progress(self) -> Progress:
+        """How far the attempt has come."""
+        return self._last
+
+    def _write(self, status: Status, scratch: Path) -> None:
+        target = self._tree.folder(Folder.STATUS) / os.fsdecode(status_name(status.drop))
+        spool.replace_content(target, status.live(self._host), scratch / "live.tmp")

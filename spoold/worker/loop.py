@@ -1,0 +1,193 @@
+"""The worker process: claim a job, run one attempt, again; and beat, so that nobody rescues it.
+
+Two threads, two connections. The main thread works. The other one beats the worker's row, writes
+live statuses, and ends the whole process group when the running job has been taken away, because
+a cancel or a timeout must really stop the work, whatever C code it is in.
+
+Crash: the supervisor removes the worker's row, or its lease runs out; then its job is rescued and
+the next claim renames its scratch away.
+"""
+
+import os
+import random
+import signal
+import socket
+import threading
+import time
+import uuid
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Final
+
+import structlog
+
+from spoold import __version__, errors
+from spoold.errors import SpooldError
+from spoold.publish import Ending
+from spoold.queue.database import Database
+from spoold.queue.job import Claim
+from spoold.queue.listen import Listener
+from spoold.queue.store import Store
+from spoold.worker.attempt import Attempt, Became, Site
+from spoold.worker.live import LiveStatus
+from spoold.worker.session import patiently
+from spoold.worker.settings import WorkerSettings
+
+log = structlog.get_logger()
+
+_TICK_SECONDS: Final = 0.5
+
+EventSink = Callable[[dict[str, object]], None]
+"""Takes one event of a finished attempt, for the supervisor's metrics."""
+
+
+class Worker:
+    """One worker process's work on one spool."""
+
+    def __init__(
+        self,
+        site: Site,
+        settings: WorkerSettings,
+        conninfo: str,
+        tell: EventSink,
+        identity: uuid.UUID,
+    ) -> None:
+        self._site = site
+        self._settings = settings
+        self._conninfo = conninfo
+        self._tell = tell
+        self._id = identity
+        self._spool = site.tree.identity().spool
+        self._live = LiveStatus(site.tree, site.host)
+        self._stopping = threading.Event()
+        self._ended = threading.Event()
+        # The claim that the beating thread watches; None while nothing can be taken away.
+        self._held: Claim | None = None
+
+    def drain(self) -> None:
+        """Finish the running attempt, then end. Safe to call from a signal handler."""
+        self._stopping.set()
+
+    def run(self) -> None:
+        """Work until drained."""
+        store = self._store("spoold worker")
+        patiently(
+            lambda: store.register_worker(self._id, socket.gethostname(), os.getpid(), __version__)
+        )
+        beating = threading.Thread(target=self._beat_for_ever, name="beat", daemon=True)
+        beating.start()
+        try:
+            self._work(store)
+        finally:
+            self._ended.set()
+            beating.join()
+            with suppress(SpooldError):
+                store.disown(self._id)
+                store.leave(self._id)
+
+    def _work(self, store: Store) -> None:
+        listener = Listener(self._conninfo, self._spool)
+        while not self._stopping.is_set():
+            try:
+                claims = store.claim(self._id) or store.claim_publishing(self._id)
+            except SpooldError as error:
+                if error.code is not errors.DATABASE_AWAY:
+                    raise
+                self._stopping.wait(self._pause())
+                continue
+            for claim in claims:
+                self._run(claim, store)
+            if not claims:
+                self._wait(listener)
+        listener.close()
+
+    def _run(self, claim: Claim, store: Store) -> None:
+        started = time.monotonic()
+        self._held = claim
+        try:
+            attempt = Attempt(claim, store, self._site, self._live, self._let_go)
+            became, ending = attempt.run()
+        finally:
+            self._let_go()
+        seconds = round(time.monotonic() - started, 3)
+        job = claim.job
+        level = log.warning if became in {Became.LOST, Became.DEFERRED} else log.info
+        level(
+            "attempt.finished",
+            job=str(job.id),
+            attempt=job.attempt,
+            drop=job.drop_name,
+            action=job.action,
+            became=str(became),
+            state=str(ending.state) if ending else None,
+            code=ending.error["code"] if ending and ending.error else None,
+            seconds=seconds,
+        )
+        if became is Became.PUBLISHED and ending is not None:
+            self._tell(_event(claim, ending, seconds))
+
+    def _let_go(self) -> None:
+        self._held = None
+
+    def _wait(self, listener: Listener) -> None:
+        """Until there may be something to claim; NOTIFY is a hint, the pause is the truth."""
+        try:
+            listener.wait(self._pause())
+        except SpooldError:
+            self._stopping.wait(self._pause())
+
+    def _pause(self) -> float:
+        return self._settings.poll_seconds * random.uniform(0.8, 1.2)  # noqa: S311  # jitter
+
+    def _store(self, application: str) -> Store:
+        database = Database(self._conninfo, application)
+        return Store(database, self._spool, aging_seconds=self._settings.aging_seconds)
+
+    # --- the second thread ------------------------------------------------------------------------
+
+    def _beat_for_ever(self) -> None:
+        store = self._store("spoold beat")
+        listener = Listener(self._conninfo, self._spool, self._id)
+        due = 0.0
+        while not self._ended.is_set():
+            self._live.tick()
+            try:
+                gone = listener.wait(_TICK_SECONDS).gone
+            except SpooldError:
+                gone = False
+                self._ended.wait(_TICK_SECONDS)
+            if gone or time.monotonic() >= due:
+                due = time.monotonic() + self._settings.beat_seconds
+                with suppress(SpooldError):  # away: attempts wait at their next guarded write
+                    self._beat(store)
+        listener.close()
+
+    def _beat(self, store: Store) -> None:
+        held = self._held
+        standing = store.beat(self._id)
+        if standing is None:
+            log.error("worker.forgotten", worker=str(self._id))
+            end_group()
+            return
+        # Only what was held before asking and is still held after it can have been taken away.
+        if held is not None and held is self._held and (held.id, held.epoch) not in standing:
+            log.warning("attempt.taken-away", job=str(held.id), attempt=held.job.attempt)
+            end_group()
+        if held is not None and held is self._held:
+            store.progress(held, self._live.progress().document())
+
+
+def end_group() -> None:
+    """End this worker and all that it started, at once."""
+    os.killpg(os.getpgrp(), signal.SIGKILL)
+
+
+def _event(claim: Claim, ending: Ending, seconds: float) -> dict[str, object]:
+    result = ending.result or {}
+    return {
+        "action": claim.job.action or "none",
+        "state": str(ending.state),
+        "code": ending.error["code"] if ending.error else None,
+        "seconds": seconds,
+        "bytes": result.get("bytes"),
+    }

@@ -1,0 +1,107 @@
+"""The daemon's maintenance: promote what is due, take back what is stuck, sweep what is left.
+
+Every statement re-checks state and epoch, so that any number of daemons on one database may do
+this at once. A job that ran out of time is first taken back in its row; then the worker that still
+runs it is ended.
+"""
+
+import queue
+import socket
+import threading
+import time
+import uuid
+from collections.abc import Callable
+from contextlib import suppress
+
+import structlog
+
+from spoold import errors
+from spoold.errors import SpooldError
+from spoold.queue.store import Store
+from spoold.spool import Spool
+from spoold.worker import scratch
+from spoold.worker.settings import WorkerSettings
+
+log = structlog.get_logger()
+
+_ROUND_SECONDS = 1.0
+_SWEEP_SECONDS = 60.0
+
+
+class Maintenance:
+    """One thread's work. `kill` ends a worker of this daemon, and ignores the others."""
+
+    def __init__(
+        self, tree: Spool, store: Store, settings: WorkerSettings, kill: Callable[[uuid.UUID], None]
+    ) -> None:
+        self._tree = tree
+        self._store = store
+        self._settings = settings
+        self._kill = kill
+        self._dead: queue.SimpleQueue[uuid.UUID] = queue.SimpleQueue()
+        self._swept = -_SWEEP_SECONDS
+        self._awake = threading.Event()
+        self._rounds = 0
+
+    def bury(self, worker: uuid.UUID) -> None:
+        """Take note that a worker of this daemon has died: its jobs need not wait for the lease."""
+        self._dead.put(worker)
+        self._awake.set()
+
+    def run(self, stop: threading.Event) -> None:
+        """Until stopped. A database that is away is waited for."""
+        away = False
+        forgotten = False
+        while not stop.is_set():
+            try:
+                if not forgotten:
+                    self._forget_dead_of_this_host()
+                    forgotten = True
+                self.round()
+                if away:
+                    log.info("database.back")
+                away = False
+            except SpooldError as error:
+                if not away:
+                    log.error("maintenance.failed", error=str(error), fix=error.hint)
+                away = error.code is errors.DATABASE_AWAY
+            except OSError as error:
+                log.error("maintenance.failed", error=str(error))
+            self._awake.wait(_ROUND_SECONDS)
+            self._awake.clear()
+
+    def round(self) -> None:
+        """Promote, rescue, and once a minute sweep."""
+        self._leave_dead()
+        self._store.promote()
+        for rescued in self._store.rescue(self._settings.lease_seconds, self._settings.retry):
+            log.warning("job.rescued", job=str(rescued.id), epoch=rescued.epoch, code=rescued.code)
+            if rescued.code == errors.TIMEOUT.name:
+                self._kill(rescued.worker)
+        if time.monotonic() - self._swept >= _SWEEP_SECONDS:
+            self._swept = time.monotonic()
+            if removed := scratch.sweep(self._tree, self._store):
+                log.info("scratch.swept", folders=removed)
+
+    def _leave_dead(self) -> None:
+        while not self._dead.empty():
+            worker = self._dead.get()
+            try:
+                self._store.leave(worker)
+            except SpooldError:
+                self._dead.put(worker)
+                raise
+
+    def _forget_dead_of_this_host(self) -> None:
+        """Workers of a daemon that was killed: their processes are gone, their rows are not."""
+        host = socket.gethostname()
+        for worker in self._store.workers():
+            if worker.host == host and not _is_worker(worker.pid):
+                self._store.leave(worker.id)
+
+
+def _is_worker(pid: int) -> bool:
+    """Whether that process still runs spoold; a number may have been given to another since."""
+    with suppress(OSError), open(f"/proc/{pid}/cmdline", "rb") as file:
+        return b"spoold" in file.read()
+    return False
