@@ -3,7 +3,7 @@
 Importing this costs pydantic (some 70 ms): commands import it where they need it.
 """
 
-from spoold.config.load import Config, Origin, find, host_site, load, scrubbed, variable_of
+from spoold.config.load import Config, Origin, find, host_site, load, scrubbed, values, variable_of
 from spoold.config.template import template, toml_value
 
 __all__ = [
@@ -15,5 +15,6 @@ __all__ = [
     "scrubbed",
     "template",
     "toml_value",
+    "values",
     "variable_of",
 ]

@@ -164,6 +164,20 @@ def load(
     )
 
 
+def values(config: Config) -> dict[str, str | int | float]:
+    """Every dotted key with its value, as `spoold config` shows it: without passwords."""
+    shown: dict[str, str | int | float] = {
+        "site": config.site,
+        "database_url": scrubbed(config.database_url),
+        "signing_key": str(config.signing_key),
+        **{f"roots.{name}": str(path) for name, path in config.roots.items()},
+    }
+    for name in SECTIONS:
+        section: Section = getattr(config, name)
+        shown.update((f"{name}.{key}", value) for key, value in section.model_dump().items())
+    return shown
+
+
 def find(spool: Spool, path: Path | None, environment: Mapping[str, str]) -> Path | None:
     """The configuration file in force, absolute; None where there is none."""
     if path is None and (named := environment.get("SPOOLD_CONFIG")):
@@ -258,8 +272,12 @@ def _from_environment(gathered: _Gathered, environment: Mapping[str, str]) -> No
         elif variable.removeprefix(_PREFIX).lower().startswith(tuple(f"{s}_" for s in SECTIONS)):
             known = [variable_of(key) for key in _all_keys({})]
             gathered.mistakes.append(f"{variable}: no such key{_nearest(variable, known)}")
-        # Anything else may be somebody else's: an orchestrator sets SPOOLD_PORT for a service
-        # of that name, and a refusal would stop the daemon for it.
+        else:
+            # It may be somebody else's: an orchestrator sets SPOOLD_PORT for a service of that
+            # name, and a refusal would stop the daemon for it.
+            known = [variable_of(key) for key in _all_keys({})]
+            if near := difflib.get_close_matches(variable, known, 1, 0.9):
+                gathered.warnings.append(f"{variable} is not read; did you mean {near[0]}?")
 
 
 def _key_of_variable(variable: str) -> Key | None:

@@ -5,13 +5,14 @@ from pydantic.fields import FieldInfo
 from spoold.config.sections import SECTIONS, File, Section
 
 _HEAD = """\
-# Configuration of this spool. Each key stands here with its default: take the # away to change it.
+# Configuration of this spool. Every key stands here with its default, as a comment: to change one,
+# take the # away, there and before the [section] above it. Or add a section at the end.
 # The environment wins over this file: SPOOLD_<SECTION>_<KEY>, for example SPOOLD_WORKERS_COUNT=4.
 # `spoold config` shows what is in force and where it came from.
 """
 
 _ROOTS = """\
-[roots]                                 # folders that requests may name as "root", nothing else
+#[roots]                                # folders that requests may name as "root", nothing else
 #evidence = "/srv/evidence"             # a relative one begins at this file's folder
 """
 
@@ -52,7 +53,7 @@ def _largest(value: int, units: tuple[tuple[str, int], ...]) -> str:
 
 def _section(name: str, section: Section) -> list[str]:
     model = type(section)
-    head = f"[{name}]".ljust(40) + f"# {model.__doc__}"
+    head = f"#[{name}]".ljust(40) + f"# {model.__doc__}"
     return [
         head,
         *(

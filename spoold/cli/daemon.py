@@ -1,0 +1,92 @@
+"""`run`, `worker` and `demo`: what goes on by itself."""
+# ruff: noqa: PLC0415  # a command imports what it needs when it runs: it must start fast
+
+from pathlib import Path
+
+import click
+
+from spoold.cli import options, output
+
+
+@click.command()
+@options.spool_argument
+@click.option("--once", is_flag=True, help="Take what is there, run until nothing is left, end.")
+@click.option("--workers", type=click.IntRange(0, 1024), help="workers.count; 0: one a core.")
+@click.option("--listen", metavar="HOST:PORT", help='http.listen; "" for no metrics and health.')
+@click.option(
+    "--log-level", type=click.Choice(["debug", "info", "warning", "error"]), help="log.level."
+)
+@click.option(
+    "--log-format", type=click.Choice(["auto", "text", "journal", "json"]), help="log.format."
+)
+@options.config_options
+def run(
+    spool: Path | None,
+    spool_path: Path | None,
+    once: bool,
+    workers: int | None,
+    listen: str | None,
+    log_level: str | None,
+    log_format: str | None,
+    config_path: Path | None,
+    settings: tuple[str, ...],
+) -> int:
+    """Run the daemon of a spool: embedded database, intake, workers, publishing, metrics.
+
+    SIGTERM or SIGINT drains: running attempts end within workers.drain_seconds, the rest is given
+    back. A second one stops now.
+
+    \b
+    Example: spoold run /srv/spool --once
+    Exit status: 0 stopped, or with --once all succeeded · 1 with --once: some failed
+      69 database away · 75 with --once: something is left for later · 78 bad configuration
+    """
+    from spoold import daemon
+
+    here = options.resolve_spool(spool, spool_path).require()
+    given = {
+        "workers.count": None if workers is None else str(workers),
+        "http.listen": listen,
+        "log.level": log_level,
+        "log.format": log_format,
+    }
+    flags = {key: value for key, value in given.items() if value is not None}
+    config = options.load_config(here, config_path, settings, flags)
+    return daemon.run(config, once=once)
+
+
+@click.command()
+@options.spool_argument
+@options.config_options
+def worker(
+    spool: Path | None,
+    spool_path: Path | None,
+    config_path: Path | None,
+    settings: tuple[str, ...],
+) -> int:
+    """Run one worker process. `spoold run` starts its own; this is for more of them.
+
+    \b
+    Example: spoold worker /srv/spool
+    Exit status: 0 stopped · 69 database away · 78 bad configuration
+    """
+    from spoold import daemon
+
+    here = options.resolve_spool(spool, spool_path).require()
+    return daemon.work(options.load_config(here, config_path, settings))
+
+
+@click.command()
+@click.option("--keep", is_flag=True, help="Leave the folder with both sites behind.")
+def demo(keep: bool) -> int:
+    """Two sites in a temporary folder: drop, bundle, carry, restore, compare. Under a minute.
+
+    \b
+    Example: spoold demo --keep
+    Exit status: 0 all of it held · 1 something did not
+    """
+    from spoold import demo as two_sites
+    from spoold import log
+
+    log.configure("warning", "auto")
+    return two_sites.run(output.line, keep=keep)

@@ -1,0 +1,230 @@
+"""`jobs`, `retry`, `cancel`, `forget`: the operator's side of the queue, in the database."""
+# ruff: noqa: PLC0415  # a command imports what it needs when it runs: it must start fast
+
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from spoold import errors
+from spoold.cli import options, output
+from spoold.errors import Exit, SpooldError
+
+if TYPE_CHECKING:
+    from spoold.config import Config
+    from spoold.queue.job import Job
+    from spoold.queue.store import Store
+
+_STATES = [
+    "scheduled",
+    "queued",
+    "running",
+    "publishing",
+    "succeeded",
+    "duplicate",
+    "failed",
+    "rejected",
+    "cancelled",
+]
+
+
+@contextmanager
+def _queue(
+    command: str, spool_path: Path | None, config_path: Path | None, settings: tuple[str, ...]
+) -> Iterator[tuple["Store", "Config"]]:
+    from spoold import log, operate
+
+    here = options.resolve_spool(option=spool_path).require()
+    config = options.load_config(here, config_path, settings)
+    log.configure("warning", "text")
+    with operate.open_store(config, command) as store:
+        yield store, config
+
+
+def _queue_options(command: Callable[..., int]) -> Callable[..., int]:
+    return options.spool_option(options.config_options(options.json_option(command)))
+
+
+@click.command()
+@click.option(
+    "--state", "states", multiple=True, type=click.Choice(_STATES), help="Only these; repeatable."
+)
+@click.option("--limit", type=click.IntRange(1, 100_000), default=100, show_default=True)
+@_queue_options
+def jobs(
+    states: tuple[str, ...],
+    limit: int,
+    spool_path: Path | None,
+    config_path: Path | None,
+    settings: tuple[str, ...],
+    as_json: bool,
+) -> int:
+    """List jobs, the newest first.
+
+    \b
+    Example: spoold jobs --state failed --state rejected --json | jq -r '.jobs[].job_id'
+    Exit status: 0 done · 69 no database: no daemon runs · 78 no spool, bad configuration
+    """
+    with _queue("jobs", spool_path, config_path, settings) as (store, _):
+        from spoold.queue.job import State
+
+        found = store.jobs([State(state) for state in states], limit)
+    if as_json:
+        output.document({"jobs": [_document(job) for job in found]})
+        return Exit.DONE
+    output.table(
+        ("JOB", "STATE", "ATTEMPT", "ACTION", "ADMITTED", "DROP"), [_row(job) for job in found]
+    )
+    return Exit.DONE
+
+
+@click.command()
+@click.argument("job")
+@_queue_options
+def retry(
+    job: str,
+    spool_path: Path | None,
+    config_path: Path | None,
+    settings: tuple[str, ...],
+    as_json: bool,
+) -> int:
+    """Run the drop of a finished job again, as a new job. The old answer stays.
+
+    JOB is its id, the last 12 digits of that, or the drop's name.
+
+    \b
+    Example: spoold retry 5f21c09a77d1
+    Exit status: 0 admitted · 1 no such job, not finished, its drop is gone · 69 no database
+    """
+    from spoold import operate
+
+    with _queue("retry", spool_path, config_path, settings) as (store, config):
+        old = operate.find(store, job)
+        new = operate.retry(store, config, old)
+    if as_json:
+        output.document({"job_id": str(new), "retry_of": str(old.id)})
+    else:
+        output.line(f"job {new} runs the drop of {old.id} again")
+    return Exit.DONE
+
+
+@click.command()
+@click.argument("job")
+@_queue_options
+def cancel(
+    job: str,
+    spool_path: Path | None,
+    config_path: Path | None,
+    settings: tuple[str, ...],
+    as_json: bool,
+) -> int:
+    """Stop a job that is not final and not being published yet.
+
+    JOB is its id, the last 12 digits of that, or the drop's name.
+
+    \b
+    Example: spoold cancel request-demo.json
+    Exit status: 0 cancelled · 1 no such job, or too late · 69 no database
+    """
+    from spoold import operate
+
+    with _queue("cancel", spool_path, config_path, settings) as (store, _):
+        found = operate.find(store, job)
+        store.cancel(found.id)
+    if as_json:
+        output.document({"job_id": str(found.id), "state": "cancelled"})
+    else:
+        output.line(f"cancelled {found.id}; its status follows")
+    return Exit.DONE
+
+
+@click.command()
+@click.argument("bundle")
+@_queue_options
+def forget(
+    bundle: str,
+    spool_path: Path | None,
+    config_path: Path | None,
+    settings: tuple[str, ...],
+    as_json: bool,
+) -> int:
+    """Let a bundle that was restored here be restored again, instead of being a duplicate.
+
+    BUNDLE is the file, its manifest_sha256, or the job that restored it.
+
+    \b
+    Example: spoold forget demo-5f21c09a77d1.tar.zst
+    Exit status: 0 forgotten · 1 it was not known · 4 not a bundle · 69 no database
+    """
+    from spoold import operate
+    from spoold.actions import rehydrate
+
+    digest = _manifest_sha256(bundle)
+    with _queue("forget", spool_path, config_path, settings) as (store, _):
+        if digest is not None:
+            job_id = store.forget(rehydrate.key(digest))
+        else:
+            found = operate.find(store, bundle)
+            job_id = found.id if store.forget_job(found.id) else None
+    if job_id is None:
+        raise SpooldError(
+            errors.JOB_UNKNOWN,
+            f"nothing is remembered of {bundle}",
+            hint="it was never restored here, or has been forgotten already",
+        )
+    if as_json:
+        output.document({"job_id": str(job_id)})
+    else:
+        output.line(f"forgotten; job {job_id} had restored it")
+    return Exit.DONE
+
+
+def _manifest_sha256(text: str) -> bytes | None:
+    if re.fullmatch(r"[0-9a-f]{64}", text):
+        return bytes.fromhex(text)
+    if Path(text).is_file():
+        from spoold.bundle import reader
+
+        with reader.open_bundle(Path(text)) as file:
+            return bytes.fromhex(reader.inspect(file).manifest_sha256)
+    return None
+
+
+def _row(job: "Job") -> tuple[str, ...]:
+    from spoold.status import show_name
+
+    return (
+        str(job.id),
+        job.state.value,
+        f"{job.attempt}/{job.max_attempts}",
+        job.action or "-",
+        f"{job.admitted_at:%Y-%m-%d %H:%M:%S}",
+        show_name(job.drop_name)[0],
+    )
+
+
+def _document(job: "Job") -> dict[str, object]:
+    from spoold.status import show_name
+
+    def time(moment: object) -> str | None:
+        return None if moment is None else str(moment)
+
+    return {
+        "job_id": str(job.id),
+        "drop": show_name(job.drop_name)[0],
+        "action": job.action,
+        "state": job.state.value,
+        "attempt": job.attempt,
+        "max_attempts": job.max_attempts,
+        "priority": job.priority,
+        "correlation_id": job.correlation_id,
+        "admitted_at": time(job.admitted_at.isoformat()),
+        "next_attempt_at": time(job.due_at.isoformat()) if job.state == "scheduled" else None,
+        "finished_at": time(job.finished_at.isoformat()) if job.finished_at else None,
+        "waits_for": time(job.waits_for),
+        "retry_of": time(job.retry_of),
+        "error": job.error,
+    }

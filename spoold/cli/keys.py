@@ -1,0 +1,287 @@
+"""`keys`: the site's own key, and the keys of sites it trusts."""
+
+import os
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import click
+
+from spoold import errors, trust
+from spoold.cli import options, output
+from spoold.cli.site import write_key
+from spoold.errors import Exit, SpooldError
+from spoold.spool import Spool, rename_new, sync_folder, write_durable
+
+_MAX_KEY_FILE_BYTES = 64 * 1024
+_SHOWN_DIGITS = 16
+
+
+@click.group()
+def keys() -> None:
+    """Show, make, trust and revoke keys.
+
+    A key id is the SHA-256 of the public key; 16 digits are shown, compare them by another channel
+    than the one the key came by.
+    """
+
+
+@keys.command()
+@options.spool_option
+@options.json_option
+def show(spool_path: Path | None, as_json: bool) -> int:
+    """Print this site's public key, PEM, on the standard output, and its id on the standard error.
+
+    \b
+    Example: spoold keys show > site-a.pub
+    Exit status: 0 done · 3 no usable key · 78 no spool
+    """
+    here = options.require_folders(options.resolve_spool(option=spool_path))
+    pem = _public_pem(here)
+    public, algorithm = trust.load_public(pem, str(here.public_key))
+    key_id = trust.key_id(public)
+    if as_json:
+        output.document(
+            {"key_id": key_id, "algorithm": algorithm.value, "public_key": pem.decode()}
+        )
+    else:
+        output.note(f"key id {key_id} ({algorithm.value})")
+        output.raw(pem)
+    return Exit.DONE
+
+
+@keys.command("trust")
+@click.argument("file", type=click.Path(path_type=Path, allow_dash=True))
+@click.option("--site", required=True, metavar="NAME", help="The site whose key this is.")
+@click.option(
+    "--role",
+    "roles",
+    multiple=True,
+    type=click.Choice([role.value for role in trust.Role]),
+    help="What it may sign; may be repeated. All of them unless given.",
+)
+@options.spool_option
+@options.json_option
+def trust_key(
+    file: Path, site: str, roles: tuple[str, ...], spool_path: Path | None, as_json: bool
+) -> int:
+    """Trust the public key in FILE (- reads it from the standard input) as that of a site.
+
+    \b
+    Example: spoold keys trust site-b.pub --site site-b --role bundle
+    Exit status: 0 done · 1 unreadable · 2 usage · 3 key not usable · 78 no spool
+    """
+    here = options.resolve_spool(option=spool_path).require()
+    if not trust.SITE_NAME.fullmatch(site):
+        raise click.BadParameter(
+            f"{site!r}: up to 63 of a-z, 0-9 and -, not beginning with -", param_hint="--site"
+        )
+    granted = frozenset(trust.Role(role) for role in roles) or trust.ALL_ROLES
+    key = trust.trusted_key(_read(file), site, str(file), granted)
+    said = _remarks(here, key)
+    trust.store_trusted(here, key)
+    if as_json:
+        output.document({**_key_document(key), "remarks": said})
+        return Exit.DONE
+    for remark in said:
+        output.note(remark)
+    output.line(
+        f"trusted {key.key_id[:_SHOWN_DIGITS]} as {site} for {', '.join(sorted(key.roles))}"
+    )
+    output.note(f"compare the whole key id with the sender by another channel: {key.key_id}")
+    return Exit.DONE
+
+
+@keys.command("list")
+@options.spool_option
+@options.json_option
+def list_keys(spool_path: Path | None, as_json: bool) -> int:
+    """List this site's own key and the keys it trusts.
+
+    \b
+    Example: spoold keys list --json | jq -r '.keys[].site'
+    Exit status: 0 done · 3 a key is damaged · 78 no spool
+    """
+    here = options.resolve_spool(option=spool_path).require()
+    own = _own(here)
+    found = sorted(trust.load_trust(here), key=lambda key: (key.site, key.key_id))
+    if as_json:
+        output.document(
+            {
+                "own": _key_document(own) if own else None,
+                "keys": [_key_document(key) for key in found],
+            }
+        )
+        return Exit.DONE
+    rows = [(own, "this site")] if own else []
+    rows += [(key, "revoked" if key.revoked else "trusted") for key in found]
+    output.table(
+        ("KEY ID", "SITE", "ALGORITHM", "MAY SIGN", "STATE"),
+        [
+            (
+                key.key_id[:_SHOWN_DIGITS],
+                key.site,
+                key.algorithm.value,
+                ", ".join(sorted(key.roles)),
+                state,
+            )
+            for key, state in rows
+        ],
+    )
+    return Exit.DONE
+
+
+@keys.command()
+@click.argument("key_id")
+@click.option("--undo", is_flag=True, help="Trust the key again.")
+@options.spool_option
+def revoke(key_id: str, undo: bool, spool_path: Path | None) -> int:
+    """Refuse everything that a trusted key signs from now on, whenever it was signed.
+
+    KEY_ID is 16 or more of its digits, as `keys list` shows them.
+
+    \b
+    Example: spoold keys revoke 1f0c5b7a9d3e2468
+    Exit status: 0 done · 1 no such key · 2 usage · 78 no spool
+    """
+    here = options.resolve_spool(option=spool_path).require()
+    key = _matching(here, key_id)
+    trust.store_trusted(here, replace(key, revoked=not undo))
+    output.line(
+        f"{key.key_id[:_SHOWN_DIGITS]} of {key.site} is {'trusted again' if undo else 'revoked'}"
+    )
+    return Exit.DONE
+
+
+@keys.command()
+@click.option(
+    "--algorithm", type=click.Choice(["rsa", "ed25519"]), default="rsa", show_default=True
+)
+@click.option("--rotate", is_flag=True, help="Replace the key that is there; keep it beside.")
+@options.spool_option
+@options.config_options
+@options.json_option
+def generate(
+    algorithm: str,
+    rotate: bool,
+    spool_path: Path | None,
+    config_path: Path | None,
+    settings: tuple[str, ...],
+    as_json: bool,
+) -> int:
+    """Make this site's signing key.
+
+    With --rotate the old one is kept as signing.<key id>.pem, and what it signed stays trusted
+    here; other sites must trust the new one. Restart the daemon afterwards.
+
+    \b
+    Example: spoold keys generate --rotate --algorithm ed25519
+    Exit status: 0 done · 1 there is one already · 2 usage · 78 no spool, bad configuration
+    """
+    here = options.resolve_spool(option=spool_path).require()
+    loaded = options.load_config(here, config_path, settings)
+    path = loaded.signing_key
+    if os.path.lexists(path):
+        if not rotate:
+            raise SpooldError(
+                errors.KEY_EXISTS, f"{path} is there already", hint="--rotate replaces it"
+            )
+        _set_aside(here, trust.load_signer(path, loaded.site), path)
+    made = trust.Algorithm.RSA if algorithm == "rsa" else trust.Algorithm.ED25519
+    write_key(path, trust.private_pem(trust.generate(made)))
+    signer = trust.load_signer(path, loaded.site)
+    write_durable(here.public_key, trust.public_pem(signer.trusted().public), mode=0o644)
+    if as_json:
+        output.document({**_key_document(signer.trusted()), "file": str(path)})
+        return Exit.DONE
+    output.line(f"made {path}: {signer.algorithm.value} {signer.key_id[:_SHOWN_DIGITS]}")
+    output.note("restart the daemon, and give the new public key to the other sites: keys show")
+    return Exit.DONE
+
+
+def _set_aside(here: Spool, old: trust.Signer, path: Path) -> None:
+    # Trusted first: a crash between the two leaves the key where it is, and trusted twice.
+    trust.store_trusted(here, old.trusted())
+    rename_new(path, path.with_name(f"{path.stem}.{old.key_id[:_SHOWN_DIGITS]}{path.suffix}"))
+    sync_folder(path.parent)
+
+
+def _public_pem(here: Spool) -> bytes:
+    try:
+        return here.public_key.read_bytes()
+    except OSError as error:
+        raise SpooldError(
+            errors.KEY_UNUSABLE,
+            f"{here.public_key}: {error.strerror}",
+            hint=f"spoold init {here.root} writes it",
+        ) from error
+
+
+def _own(here: Spool) -> trust.TrustedKey | None:
+    if not here.public_key.exists():
+        return None
+    site = options.load_config(here).site
+    return trust.trusted_key(_public_pem(here), site, str(here.public_key))
+
+
+def _read(file: Path) -> bytes:
+    try:
+        if str(file) == "-":
+            return sys.stdin.buffer.read(_MAX_KEY_FILE_BYTES)
+        with open(file, "rb") as stream:
+            return stream.read(_MAX_KEY_FILE_BYTES)
+    except OSError as error:
+        raise SpooldError(
+            errors.KEY_UNUSABLE, f"{file}: {error.strerror}", hint="name a readable PEM file"
+        ) from error
+
+
+def _remarks(here: Spool, key: trust.TrustedKey) -> list[str]:
+    """What an operator should know before believing that all is as meant."""
+    said = []
+    own = _own(here)
+    if own is not None and own.key_id == key.key_id:
+        said.append("this is this site's own key: it is trusted without being listed")
+    elif own is not None and own.site == key.site:
+        said.append(
+            f"{key.site} is this site's own name: right for a key it used before, wrong for "
+            "another site"
+        )
+    for other in trust.load_trust(here):
+        if other.key_id == key.key_id:
+            if other.site != key.site:
+                said.append(f"it was trusted as {other.site} before: now as {key.site}")
+            if other.revoked:
+                said.append("it was revoked before: now it is trusted again")
+        elif other.site == key.site and not other.revoked:
+            said.append(f"{key.site} has another trusted key too: {other.key_id[:_SHOWN_DIGITS]}")
+    return said
+
+
+def _matching(here: Spool, text: str) -> trust.TrustedKey:
+    wanted = text.strip().lower()
+    if len(wanted) < _SHOWN_DIGITS or not set(wanted) <= set("0123456789abcdef"):
+        raise click.BadParameter(
+            f"{text!r}: 16 or more digits of a key id, as `spoold keys list` shows them"
+        )
+    found = [key for key in trust.load_trust(here) if key.key_id.startswith(wanted)]
+    if len(found) != 1:
+        own = _own(here)
+        if not found and own is not None and own.key_id.startswith(wanted):
+            raise SpooldError(
+                errors.KEY_UNKNOWN,
+                f"{text} is this site's own key",
+                hint="`spoold keys generate --rotate` replaces it; then revoke it",
+            )
+        raise SpooldError(errors.KEY_UNKNOWN, f"{len(found)} keys begin with {text}")
+    return found[0]
+
+
+def _key_document(key: trust.TrustedKey) -> dict[str, object]:
+    return {
+        "key_id": key.key_id,
+        "site": key.site,
+        "algorithm": key.algorithm.value,
+        "roles": sorted(key.roles),
+        "revoked": key.revoked,
+    }

@@ -1,0 +1,96 @@
+"""Options that several commands share, and what becomes of them."""
+# ruff: noqa: PLC0415  # a command imports what it needs when it runs: it must start fast
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from spoold import errors
+from spoold.errors import SpooldError
+from spoold.spool import Spool
+
+if TYPE_CHECKING:
+    from spoold.config import Config
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+DEFAULT_SPOOL = "spool"
+
+PATH = click.Path(path_type=Path)
+EXISTING = click.Path(path_type=Path, exists=True, dir_okay=False, allow_dash=False)
+
+json_option = click.option(
+    "--json", "as_json", is_flag=True, help="Print one JSON document and nothing else."
+)
+spool_option = click.option(
+    "--spool",
+    "spool_path",
+    type=PATH,
+    metavar="SPOOL",
+    help="The spool; else SPOOLD_SPOOL, else ./spool.",
+)
+
+
+def spool_argument(command: Command) -> Command:
+    """SPOOL as an argument that may be left out, or as an option."""
+    return click.argument("spool", required=False, type=PATH)(spool_option(command))
+
+
+def config_options(command: Command) -> Command:
+    """`--config FILE` and `--set KEY=VALUE`."""
+    file = click.option(
+        "--config",
+        "config_path",
+        type=PATH,
+        metavar="FILE",
+        help="The configuration; else SPOOLD_CONFIG, SPOOL/spoold.toml, /etc/spoold/spoold.toml.",
+    )
+    flag = click.option(
+        "--set",
+        "settings",
+        multiple=True,
+        metavar="KEY=VALUE",
+        help="One key of the configuration, say workers.count=4; may be repeated.",
+    )
+    return file(flag(command))
+
+
+def resolve_spool(argument: Path | None = None, option: Path | None = None) -> Spool:
+    """The spool: argument, else option, else SPOOLD_SPOOL, else ./spool."""
+    if argument is not None and option is not None and argument != option:
+        raise click.UsageError(f"two spools are named: {argument} and --spool {option}")
+    named = argument or option or os.environ.get("SPOOLD_SPOOL") or DEFAULT_SPOOL
+    return Spool.at(named)
+
+
+def require_folders(spool: Spool) -> Spool:
+    """Return the spool if it looks like one to somebody who may not look into `.spoold`."""
+    if not (spool.root / "inbox").is_dir() or not (spool.root / "status").is_dir():
+        raise SpooldError(
+            errors.SPOOL_MISSING,
+            f"{spool.root} is no spool",
+            hint=f"make it with `spoold init {spool.root}`, or name another: --spool, "
+            "SPOOLD_SPOOL, or ./spool",
+        )
+    return spool
+
+
+def load_config(
+    spool: Spool,
+    path: Path | None = None,
+    settings: tuple[str, ...] = (),
+    flags: dict[str, str] | None = None,
+) -> "Config":
+    """The configuration in force, `--set` and other flags included."""
+    from spoold import config
+
+    merged: dict[str, str] = {}
+    for setting in settings:
+        key, equals, value = setting.partition("=")
+        if not equals or not key.strip():
+            raise click.BadParameter(f"{setting!r} is not KEY=VALUE", param_hint="--set")
+        merged[key.strip()] = value
+    return config.load(spool, path, {**merged, **(flags or {})})

@@ -1,0 +1,279 @@
+"""`init`, `config` and `doctor`: a site's own things."""
+# ruff: noqa: PLC0415  # a command imports what it needs when it runs: it must start fast
+
+import os
+import secrets
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import click
+
+from spoold import config, errors, trust
+from spoold.cli import options, output
+from spoold.config import Config
+from spoold.errors import Exit, SpooldError
+from spoold.spool import TREE, Spool, rename_new, sync_folder, write_durable
+
+_ALGORITHMS = {"rsa": trust.Algorithm.RSA, "ed25519": trust.Algorithm.ED25519}
+
+
+@dataclass(slots=True)
+class _Made:
+    """What `init` did, in words."""
+
+    done: list[str] = field(default_factory=list)
+
+
+@click.command()
+@options.spool_argument
+@click.option("--site", metavar="NAME", help="This site's name: a-z, 0-9 and -.")
+@click.option(
+    "--algorithm",
+    type=click.Choice(list(_ALGORITHMS)),
+    default="rsa",
+    show_default=True,
+    help="Of the signing key: RSA-3072 or Ed25519.",
+)
+@options.json_option
+def init(
+    spool: Path | None, spool_path: Path | None, site: str | None, algorithm: str, as_json: bool
+) -> int:
+    """Make a spool: the tree, its id, a signing key and a commented configuration.
+
+    Run again, it makes what is missing and changes nothing else.
+
+    \b
+    Example: spoold init /srv/spool --site site-a
+    Exit status: 0 done · 2 usage · 3 key not usable · 78 another site, or the place cannot be used
+    """
+    here = options.resolve_spool(spool, spool_path)
+    name, where, found = _site(here, site)
+    made = _Made()
+    _make_tree(here, made)
+    key_path = found.signing_key if found else here.root / ".spoold/keys/signing.pem"
+    signer = _make_key(here, key_path, name, _ALGORITHMS[algorithm], made)
+    path = found.path if found and found.path else here.root / "spoold.toml"
+    if found is None or found.path is None:
+        # It may come to hold a password: not for everybody.
+        write_durable(path, config.template(name).encode(), mode=0o640)
+        made.done.append(f"wrote {path}")
+    if as_json:
+        output.document(
+            {
+                "spool": str(here.root),
+                "site": name,
+                "key_id": signer.key_id,
+                "configuration": str(path),
+                "done": made.done,
+            }
+        )
+        return Exit.DONE
+    for line in made.done or ["nothing to do: everything is there"]:
+        output.line(line)
+    output.facts(
+        {
+            "spool": str(here.root),
+            "site": f"{name} ({where})",
+            "key": f"{signer.algorithm.value} {signer.key_id[:16]}",
+        }
+    )
+    if made.done:
+        _print_next(here, name)
+    return Exit.DONE
+
+
+def _site(here: Spool, wanted: str | None) -> tuple[str, str, Config | None]:
+    """The site's name, where it is from, and the configuration that is there already."""
+    if wanted is not None and not trust.SITE_NAME.fullmatch(wanted):
+        raise click.BadParameter(
+            f"{wanted!r}: up to 63 of a-z, 0-9 and -, not beginning with -", param_hint="--site"
+        )
+    found = config.load(here)
+    origin = found.origins["site"]
+    if origin.kind != "default":
+        if wanted not in (None, found.site):
+            raise SpooldError(
+                errors.CONFIG_INVALID,
+                f"this is site {found.site} ({origin}), not {wanted}",
+                at="site",
+                hint=f"leave --site out; or change `site` there, and have every other site trust "
+                f"this one's key again as {wanted}; or make another spool",
+            )
+        if found.path is None:  # the environment names it: the file is still to be written
+            return found.site, str(origin), None
+        return found.site, str(origin), found
+    if found.path is not None:
+        if wanted is not None:
+            raise SpooldError(
+                errors.CONFIG_INVALID,
+                f"{found.path} is the configuration in force, and names no site",
+                at="site",
+                hint=f'write site = "{wanted}" into it',
+            )
+        return found.site, str(origin), found
+    if wanted is not None:
+        return wanted, "as asked", None
+    if sys.stdin.isatty() and sys.stderr.isatty():
+        return _ask(), "as typed", None
+    # Two hosts of one name must not become two sites of one name.
+    made_up = f"{config.host_site()[:58]}-{secrets.token_hex(2)}"
+    return made_up, "made up from the host's name; --site NAME chooses", None
+
+
+def _ask() -> str:
+    while True:
+        answer = click.prompt(
+            "Name of this site (no two sites may share one)", default=config.host_site(), err=True
+        )
+        name = str(answer).strip()
+        if trust.SITE_NAME.fullmatch(name):
+            return name
+        output.note("up to 63 of a-z, 0-9 and -, not beginning with -")
+
+
+def _make_tree(here: Spool, made: _Made) -> None:
+    # An operator's own modes stay: only what is missing is made.
+    if here.exists() and all(here.folder(node.folder).is_dir() for node in TREE):
+        return
+    existed = here.exists()
+    here.create()
+    made.done.append(f"{'completed' if existed else 'made'} the spool {here.root}")
+
+
+def _make_key(
+    here: Spool, path: Path, site: str, algorithm: trust.Algorithm, made: _Made
+) -> trust.Signer:
+    if not os.path.lexists(path):
+        write_key(path, trust.private_pem(trust.generate(algorithm)))
+        made.done.append(f"made the signing key {path}")
+    signer = trust.load_signer(path, site)
+    pem = trust.public_pem(signer.trusted().public)
+    if not here.public_key.exists() or here.public_key.read_bytes() != pem:
+        write_durable(here.public_key, pem, mode=0o644)
+        made.done.append(f"wrote the public key {here.public_key}")
+    return signer
+
+
+def write_key(path: Path, pem: bytes) -> None:
+    """Write a private key under a new name, durably. Raises FileExistsError."""
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}")
+    try:
+        write_durable(temporary, pem, mode=0o600)
+        rename_new(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    sync_folder(path.parent)
+
+
+def _print_next(here: Spool, site: str) -> None:
+    output.line("next:")
+    output.facts(
+        {
+            f"spoold doctor {here.root}": "check it",
+            f"spoold run {here.root}": "start the daemon",
+            f"cp request-….json {here.root}/inbox/": "drop a request",
+            f"spoold keys show --spool {here.root} > {site}.pub": "carry it to the other site",
+            f"spoold keys trust {site}.pub --site {site}": "there, after comparing the key id",
+        }
+    )
+
+
+@click.command("config")
+@options.spool_argument
+@options.config_options
+@options.json_option
+def show_config(
+    spool: Path | None,
+    spool_path: Path | None,
+    config_path: Path | None,
+    settings: tuple[str, ...],
+    as_json: bool,
+) -> int:
+    """Show what is in force and where each value came from. Passwords are not shown.
+
+    \b
+    Example: spoold config --json | jq -r '.values["workers.count"].value'
+    Exit status: 0 valid · 2 usage · 78 not valid: every mistake is told
+    """
+    here = options.resolve_spool(spool, spool_path)
+    loaded = options.load_config(here, config_path, settings)
+    values = config.values(loaded)
+    if as_json:
+        output.document(
+            {
+                "spool": str(here.root),
+                "file": str(loaded.path) if loaded.path else None,
+                "values": {
+                    key: {
+                        "value": value,
+                        "origin": {
+                            "kind": loaded.origins[key].kind,
+                            "where": loaded.origins[key].where,
+                        },
+                    }
+                    for key, value in values.items()
+                },
+                "warnings": list(loaded.warnings),
+            }
+        )
+        return Exit.DONE
+    output.table(
+        ("KEY", "VALUE", "FROM"),
+        [
+            (key, config.toml_value(key, value), str(loaded.origins[key]))
+            for key, value in values.items()
+        ],
+    )
+    for warning in loaded.warnings:
+        output.note(f"warning: {warning}")
+    return Exit.DONE
+
+
+@click.command()
+@options.spool_argument
+@options.config_options
+@options.json_option
+def doctor(
+    spool: Path | None,
+    spool_path: Path | None,
+    config_path: Path | None,
+    settings: tuple[str, ...],
+    as_json: bool,
+) -> int:
+    """Check everything a spool needs; each fault comes with its fix.
+
+    Warnings are marked WARN and leave the exit status at 0.
+
+    \b
+    Example: spoold doctor /srv/spool
+    Exit status: 0 all is well · 1 something is wrong · 2 usage
+    """
+    from spoold import doctor as checks
+
+    here = options.resolve_spool(spool, spool_path)
+    findings = list(checks.examine(here, lambda: options.load_config(here, config_path, settings)))
+    healthy = all(finding.level is not checks.Level.FAIL for finding in findings)
+    if as_json:
+        output.document(
+            {
+                "spool": str(here.root),
+                "ok": healthy,
+                "checks": [
+                    {
+                        "level": finding.level.value,
+                        "check": finding.check,
+                        "detail": finding.detail,
+                        "fix": finding.fix or None,
+                    }
+                    for finding in findings
+                ],
+            }
+        )
+    else:
+        for finding in findings:
+            output.line(f"{finding.level.value.upper():4}  {finding.check}: {finding.detail}")
+            if finding.fix:
+                output.line(f"      fix: {finding.fix}")
+    return Exit.DONE if healthy else Exit.FAILED

@@ -1,0 +1,106 @@
+"""The JSON Schemas (2020-12) of what spoold reads and writes: request, status, manifest.
+
+A schema says less than the code: it knows neither the order of entries nor signatures. What it
+refuses the code refuses, and what the code writes it accepts; tests hold both.
+"""
+
+from collections.abc import Callable, Mapping
+from functools import reduce
+from operator import or_
+from typing import Annotated, Any, Final
+
+from pydantic import Discriminator, TypeAdapter
+
+from spoold import status
+from spoold.actions import ACTIONS
+from spoold.canonical import MAX_INTEGER, Document
+from spoold.trust import SITE_NAME, Algorithm
+
+DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
+
+
+def request() -> Document:
+    """`spoold.request/1`: one alternative an action."""
+    models: Any = reduce(or_, (action.request for action in ACTIONS.values()))
+    adapter: TypeAdapter[Any] = TypeAdapter(Annotated[models, Discriminator("action")])
+    return {
+        "$schema": DIALECT,
+        "title": "spoold request, version 1",
+        **adapter.json_schema(mode="validation"),
+    }
+
+
+def manifest() -> Document:
+    """`spoold.manifest/1`, a bundle's manifest.json."""
+    properties = {
+        "type": {"const": "spoold.manifest/1"},
+        "bundle_id": {"type": "string", "pattern": "^[a-z0-9][a-z0-9-]{0,99}$"},
+        "name": {"type": "string"},
+        "created_at": _TIME,
+        "producer": {"type": "string"},
+        "from": _SITE,
+        "to": {"type": "array", "items": _SITE},
+        "key_id": _SHA256,
+        "algorithm": {"enum": [algorithm.value for algorithm in Algorithm]},
+        "compression": _object(
+            {"codec": {"enum": ["zstd", "gzip"]}, "level": {**_COUNT, "minimum": 1, "maximum": 19}}
+        ),
+        "chunk_size": {**_COUNT, "minimum": 1024**2, "maximum": 4 * 1024**3},
+        "entries": _FILE,
+        "frames": _FILE,
+        "index": {
+            "type": "array",
+            "minItems": 1,
+            "items": _object({"raw": _COUNT, "sha256": _SHA256, "size": _COUNT}),
+        },
+        "totals": _object({"files": _COUNT, "bytes": _COUNT, "raw": _COUNT}),
+        "content_sha256": _SHA256,
+    }
+    path = {"type": "string", "minLength": 1}
+    optional = {
+        "not_after": _TIME,
+        "request_sha256": _SHA256,
+        "correlation_id": {"type": "string"},
+        "labels": {"type": "object", "additionalProperties": {"type": "string"}},
+        "skipped": {
+            "type": "array",
+            "maxItems": 1000,
+            "items": {
+                "oneOf": [
+                    _object({name: path, "reason": {"type": "string"}})
+                    for name in ("path", "path_b64")
+                ]
+            },
+        },
+        "skipped_count": {**_COUNT, "minimum": 1},
+    }
+    return {
+        "$schema": DIALECT,
+        "title": "spoold manifest, version 1",
+        **_object(properties, optional),
+        "dependentRequired": {"skipped": ["skipped_count"], "skipped_count": ["skipped"]},
+    }
+
+
+SCHEMAS: Final[Mapping[str, Callable[[], Document]]] = {
+    "request": request,
+    "status": status.json_schema,
+    "manifest": manifest,
+}
+
+_COUNT: Final[Document] = {"type": "integer", "minimum": 0, "maximum": MAX_INTEGER}
+_SHA256: Final[Document] = {"type": "string", "pattern": "^[0-9a-f]{64}$"}
+_TIME: Final[Document] = {"type": "string", "format": "date-time", "pattern": "Z$"}
+_SITE: Final[Document] = {"type": "string", "pattern": f"^{SITE_NAME.pattern}$"}
+
+
+def _object(properties: Document, optional: Document | None = None) -> Document:
+    return {
+        "type": "object",
+        "properties": {**properties, **(optional or {})},
+        "required": list(properties),
+        "additionalProperties": False,
+    }
+
+
+_FILE: Final[Document] = _object({"bytes": _COUNT, "count": _COUNT, "sha256": _SHA256})
