@@ -1,0 +1,55 @@
+"""Admissions, workers and publications for tests of the queue."""
+
+import hashlib
+import itertools
+import uuid
+from dataclasses import replace
+
+from spoold.queue.job import Admission, Begun, Claim, Move, Publication, new_job_id
+from spoold.queue.store import Store
+
+_numbers = itertools.count()
+
+
+def digest(text: str) -> bytes:
+    return hashlib.sha256(text.encode()).digest()
+
+
+def drop(name: str | None = None, **changes: object) -> Admission:
+    """An ordinary request; its digest is that of `request`, so that equal requests have one."""
+    name = f"request-{next(_numbers)}.json" if name is None else name
+    changes.setdefault("request", {"action": "bundle", "sources": []})
+    admission = Admission(
+        id=new_job_id(),
+        drop_name=name.encode(),
+        drop_sha256=digest(name),
+        drop_bytes=100,
+        action="bundle",
+        request=None,
+        request_sha256=digest(str(changes["request"])),
+        intake={"found_by": "scan", "method": "moved"},
+    )
+    return replace(admission, **changes)  # type: ignore[arg-type]
+
+
+def worker(store: Store) -> uuid.UUID:
+    identity = uuid.uuid4()
+    store.register_worker(identity, "host", 1, "1.0")
+    return identity
+
+
+def publication(claim: Claim, state: str = "succeeded", name: bytes | None = None) -> Publication:
+    name = claim.job.drop_name if name is None else name
+    move = Move("drop", f"work/{claim.id}.{claim.epoch}/drop", "processed", name, 1, 2, 3)
+    return Publication(
+        outcome={"state": state, "result": None, "error": None, "warnings": []},
+        final_document=b"{}\n",
+        sources=(move,),
+        names=(("processed", name),),
+    )
+
+
+def end(store: Store, claim: Claim, state: str = "succeeded") -> None:
+    """Take a running claim through publishing to its end."""
+    assert store.begin_publishing(claim, publication(claim, state)) is Begun.BEGUN
+    assert store.finish(claim)
