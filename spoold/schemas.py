@@ -13,7 +13,7 @@ from pydantic import Discriminator, TypeAdapter
 
 from spoold import status
 from spoold.actions import ACTIONS
-from spoold.canonical import MAX_INTEGER, Document
+from spoold.canonical import MAX_INTEGER, Document, Json
 from spoold.trust import SITE_NAME, Algorithm
 
 DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
@@ -32,7 +32,7 @@ def request() -> Document:
 
 def manifest() -> Document:
     """`spoold.manifest/1`, a bundle's manifest.json."""
-    properties = {
+    properties: dict[str, Json] = {
         "type": {"const": "spoold.manifest/1"},
         "bundle_id": {"type": "string", "pattern": "^[a-z0-9][a-z0-9-]{0,99}$"},
         "name": {"type": "string"},
@@ -56,8 +56,8 @@ def manifest() -> Document:
         "totals": _object({"files": _COUNT, "bytes": _COUNT, "raw": _COUNT}),
         "content_sha256": _SHA256,
     }
-    path = {"type": "string", "minLength": 1}
-    optional = {
+    path: Json = {"type": "string", "minLength": 1}
+    optional: dict[str, Json] = {
         "not_after": _TIME,
         "request_sha256": _SHA256,
         "correlation_id": {"type": "string"},

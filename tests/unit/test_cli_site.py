@@ -1,0 +1,260 @@
+"""`init`, `config`, `doctor` and how commands fail."""
+
+import json
+import os
+import stat
+from pathlib import Path
+
+import jsonschema
+import pytest
+from click.testing import CliRunner, Result
+
+from spoold import trust
+from spoold.cli import COMMANDS, cli
+from spoold.spool import TREE, Spool
+
+
+@pytest.fixture(autouse=True)
+def _clean(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in [name for name in os.environ if name.startswith("SPOOLD_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+
+
+def run(*arguments: str, status: int = 0, stdin: str | None = None) -> Result:
+    result = CliRunner().invoke(cli, list(arguments), input=stdin)
+    assert result.exit_code == status, result.output
+    return result
+
+
+def init(place: str = "spool", *arguments: str) -> Spool:
+    run("init", place, "--algorithm", "ed25519", *(arguments or ("--site", "site-a")))
+    return Spool.at(place)
+
+
+def snapshot(root: Path) -> dict[str, tuple[int, int, bytes]]:
+    return {
+        str(path.relative_to(root)): (
+            path.lstat().st_mode,
+            path.lstat().st_mtime_ns,
+            path.read_bytes() if path.is_file() else b"",
+        )
+        for path in [root, *root.rglob("*")]
+    }
+
+
+def test_init_makes_the_tree_a_key_and_the_configuration() -> None:
+    spool = init()
+    for node in TREE:
+        assert stat.S_IMODE(spool.folder(node.folder).stat().st_mode) == node.mode
+    key = spool.root / ".spoold/keys/signing.pem"
+    assert stat.S_IMODE(key.stat().st_mode) == 0o600
+    assert stat.S_IMODE(spool.public_key.stat().st_mode) == 0o644
+    signer = trust.load_signer(key, "site-a")
+    assert spool.public_key.read_bytes() == trust.public_pem(signer.trusted().public)
+    assert signer.algorithm is trust.Algorithm.ED25519
+    assert 'site = "site-a"' in (spool.root / "spoold.toml").read_text()
+
+
+def test_init_makes_an_rsa_key_unless_asked_otherwise() -> None:
+    run("init", "spool", "--site", "site-a")
+    key = Spool.at("spool").root / ".spoold/keys/signing.pem"
+    assert trust.load_signer(key, "site-a").algorithm is trust.Algorithm.RSA
+
+
+def test_init_again_changes_nothing_and_says_so() -> None:
+    spool = init()
+    (spool.root / "inbox").chmod(0o3770)  # the operator's own choice stays
+    before = snapshot(spool.root)
+    for arguments in ((), ("--site", "site-a")):
+        assert "nothing to do" in run("init", "spool", *arguments).stdout
+    assert snapshot(spool.root) == before
+
+
+def test_init_completes_what_is_missing() -> None:
+    spool = init()
+    (spool.root / "failed").rmdir()
+    spool.public_key.unlink()
+    said = run("init", "spool").stdout
+    assert "completed the spool" in said
+    assert "wrote the public key" in said
+    assert (spool.root / "failed").is_dir()
+
+
+def test_init_with_another_site_is_refused_with_the_fix() -> None:
+    spool = init()
+    before = snapshot(spool.root)
+    said = run("init", "spool", "--site", "site-b", status=78).stderr
+    assert "this is site site-a" in said
+    assert "fix: " in said
+    assert snapshot(spool.root) == before
+
+
+def test_init_without_a_site_makes_one_up_and_says_so() -> None:
+    said = run("init", "spool", "--algorithm", "ed25519").stdout
+    assert "made up from the host's name" in said
+    site = json.loads(run("config", "--json").stdout)["values"]["site"]["value"]
+    assert trust.SITE_NAME.fullmatch(site)
+    assert f"{site} (" in said
+
+
+def test_init_takes_the_site_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SPOOLD_SITE", "site-e")
+    run("init", "spool", "--algorithm", "ed25519")
+    assert 'site = "site-e"' in Path("spool/spoold.toml").read_text()
+
+
+@pytest.mark.parametrize("site", ["Site", "-a", "a b", "", "a" * 64])
+def test_init_refuses_what_is_no_site_name(site: str) -> None:
+    run("init", "spool", f"--site={site}", status=2)
+    assert not Path("spool").exists()
+
+
+def test_init_leaves_a_configuration_elsewhere_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("etc.toml").write_text('site = "site-c"\n')
+    monkeypatch.setenv("SPOOLD_CONFIG", "etc.toml")
+    run("init", "spool", "--algorithm", "ed25519")
+    assert not Path("spool/spoold.toml").exists()
+    assert "site-c" in run("init", "spool").stdout
+
+
+def test_the_spool_is_argument_then_option_then_variable_then_here(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in ("one", "two", "three", "spool"):
+        init(name, "--site", name)
+
+    def site(*arguments: str) -> object:
+        return json.loads(run("config", "--json", *arguments).stdout)["values"]["site"]["value"]
+
+    assert site() == "spool"
+    monkeypatch.setenv("SPOOLD_SPOOL", "three")
+    assert site() == "three"
+    assert site("--spool", "two") == "two"
+    assert site("one") == "one"
+    assert "two spools" in run("config", "one", "--spool", "two", status=2).stderr
+
+
+def test_config_shows_values_with_their_origin_and_no_password(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    init()
+    monkeypatch.setenv("SPOOLD_DATABASE_URL", "postgresql://u:s3cret@h/d")
+    said = run("config", "--set", "workers.count=4")
+    lines = {line.split()[0]: line for line in said.stdout.splitlines()}
+    assert "--set workers.count" in lines["workers.count"]
+    assert "SPOOLD_DATABASE_URL" in lines["database_url"]
+    assert "spoold.toml:" in lines["site"]
+    document = run("config", "--json")
+    assert "s3cret" not in said.output + document.output
+    assert document.stderr == ""
+    values = json.loads(document.stdout)["values"]
+    assert values["database_url"]["value"] == "postgresql://u:***@h/d"
+    assert values["retry.max_attempts"]["origin"]["kind"] == "default"
+
+
+def test_a_mistake_in_the_configuration_exits_78_with_its_line() -> None:
+    spool = init()
+    (spool.root / "spoold.toml").write_text('site = "a"\n[intake]\nsetle_seconds = 1\n')
+    said = run("config", status=78).stderr
+    assert "spoold.toml:3: intake.setle_seconds: no such key" in said
+    assert "did you mean intake.settle_seconds?" in said
+
+
+def test_doctor_finds_nothing_wrong_with_a_new_spool() -> None:
+    init()
+    said = run("doctor", "spool").stdout
+    assert "FAIL" not in said
+    document = json.loads(run("doctor", "spool", "--json").stdout)
+    assert document["ok"] is True
+    assert {"tree", "keys", "database", "inbox", "leases", "space"} <= {
+        check["check"] for check in document["checks"]
+    }
+
+
+def test_doctor_leaves_nothing_behind() -> None:
+    spool = init()
+    before = {path: path.lstat().st_ino for path in spool.root.rglob("*")}
+    run("doctor", "spool")
+    assert {path: path.lstat().st_ino for path in spool.root.rglob("*")} == before
+
+
+def test_doctor_tells_each_fault_with_its_fix_and_exits_1() -> None:
+    spool = init()
+    (spool.root / "failed").rmdir()
+    (spool.root / ".spoold").chmod(0o755)
+    (spool.root / ".spoold/keys/signing.pem").chmod(0o644)
+    document = json.loads(run("doctor", "spool", "--json", status=1).stdout)
+    failed = [check for check in document["checks"] if check["level"] == "fail"]
+    assert {check["check"] for check in failed} == {"tree", "keys"}
+    assert all(check["fix"] for check in failed)
+
+
+def test_doctor_lists_strays_E16_E35() -> None:  # noqa: N802
+    spool = init()
+    inbox = spool.root / "inbox"
+    (inbox / "notes.txt").touch()
+    (inbox / "request-x.json.status.json").touch()
+    (inbox / "request-dir.json").mkdir()
+    os.mkfifo(inbox / "request-fifo.json")
+    (inbox / "request-fine.json").touch()
+    (inbox / "request-new.json.part").touch()
+    (inbox / "old.part").touch()
+    os.utime(inbox / "old.part", (0, 0))
+    document = json.loads(run("doctor", "spool", "--json").stdout)
+    strays = {
+        check["detail"].split(":")[0] for check in document["checks"] if check["check"] == "stray"
+    }
+    assert strays == {
+        "notes.txt",
+        "request-x.json.status.json",
+        "request-dir.json",
+        "request-fifo.json",
+        "old.part",
+    }
+
+
+def test_doctor_where_there_is_no_spool_exits_1_with_the_fix() -> None:
+    assert "spoold init" in run("doctor", "nowhere", status=1).stdout
+
+
+def test_an_error_with_json_is_one_document_and_nothing_else() -> None:
+    result = run("status", "x", "--json", status=78)
+    assert json.loads(result.stdout)["error"]["code"] == "spool-missing"
+    assert result.stderr == ""
+    result = run("status", "--json", status=2)
+    assert json.loads(result.stdout)["error"]["code"] == "usage"
+
+
+def test_an_error_names_its_code_and_its_fix() -> None:
+    said = run("status", "x", status=78).stderr
+    assert said.startswith("error: spool-missing: ")
+    assert "\n  fix: make it with `spoold init" in said
+
+
+@pytest.mark.parametrize("name", [entry.name for entries in COMMANDS.values() for entry in entries])
+def test_every_command_helps_with_its_exit_statuses_and_an_example(name: str) -> None:
+    commands = [[name]]
+    if name == "keys":
+        commands = [[name, each] for each in ("show", "trust", "list", "revoke", "generate")]
+    for command in commands:
+        said = run(*command, "--help").stdout
+        assert "Exit status: 0 " in said
+        assert "Example: " in said
+
+
+def test_the_help_of_the_group_names_every_command() -> None:
+    said = run("--help").stdout
+    assert all(entry.name in said for entries in COMMANDS.values() for entry in entries)
+    assert "78 bad configuration" in said
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_scripts_are_printed(shell: str) -> None:
+    assert "_SPOOLD_COMPLETE" in run("completion", shell).stdout
+
+
+@pytest.mark.parametrize("name", ["request", "status", "manifest"])
+def test_schemas_are_valid_json_schemas(name: str) -> None:
+    schema = json.loads(run("schema", name).stdout)
+    jsonschema.Draft202012Validator.check_schema(schema)
