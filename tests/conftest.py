@@ -20,6 +20,8 @@ from spoold.queue.migrate import migrate
 from spoold.queue.store import Store
 from spoold.spool import Spool
 
+pytest_plugins = ["tests.sites"]
+
 WHEEL = "18"
 DEBIAN = "15"
 DEBIAN_PROGRAMS = Path("/usr/lib/postgresql/15/bin")

@@ -34,8 +34,8 @@ def run(config: Config, *, once: bool = False) -> Exit:
     require_sound(tree)
     load_signer(config.signing_key, config.site)  # a key that cannot sign is said at once
     load_trust(tree)
-    with database(config) as conninfo:
-        return Daemon(config, tree, conninfo).run(once=once)
+    with database(config) as backend:
+        return Daemon(config, tree, backend).run(once=once)
 
 
 def work(config: Config) -> Exit:

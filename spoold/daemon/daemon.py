@@ -24,7 +24,7 @@ from spoold.config import Config
 from spoold.daemon.notify import notify
 from spoold.daemon.observe import Observer
 from spoold.daemon.once import Once
-from spoold.daemon.wiring import intake_settings, worker_settings
+from spoold.daemon.wiring import Backend, intake_settings, worker_settings
 from spoold.errors import Exit, SpooldError
 from spoold.health import HealthServer
 from spoold.intake.loop import Intake
@@ -45,11 +45,11 @@ _ROUND_SECONDS: Final = 1.0
 class Daemon:
     """The running parts of one daemon."""
 
-    def __init__(self, config: Config, tree: Spool, conninfo: str) -> None:
+    def __init__(self, config: Config, tree: Spool, backend: Backend) -> None:
         self._config = config
         self._tree = tree
         self._settings = worker_settings(config)
-        self._conninfo = conninfo
+        self._backend = backend
         self._spool = tree.identity().spool
         self._stop = threading.Event()
         self._failed = threading.Event()
@@ -85,30 +85,30 @@ class Daemon:
         if address := self._config.http.address():
             server = HealthServer(address, self._metrics, self._observer.checks)
             server.start()
-        intake = self._thread("intake", self._intake.run)
-        maintenance = self._thread("maintenance", self._maintenance.run)
-        self._supervisor.start()
-        events.info(
-            "daemon.started",
-            spool=str(self._tree.root),
-            site=self._config.site,
-            version=__version__,
-            workers=self._settings.count,
-        )
-        notify("READY=1")
-        done = Once(self._intake) if once else None
-        while not (signals or self._failed.is_set()):
-            self._supervise()
-            if done is not None and done.is_done(self._observer.backlog()):
-                break
-        notify("STOPPING=1")
-        self._stop.set()
-        self._intake.wake()
-        intake.join()
-        maintenance.join()
-        self._drain(signals)
-        if server is not None:
-            server.stop()
+        threads = [
+            self._thread("intake", self._intake.run),
+            self._thread("maintenance", self._maintenance.run),
+        ]
+        try:
+            self._supervisor.start()
+            events.info(
+                "daemon.started",
+                spool=str(self._tree.root),
+                site=self._config.site,
+                version=__version__,
+                workers=self._settings.count,
+            )
+            notify("READY=1")
+            self._work(signals, Once(self._intake) if once else None)
+        finally:
+            notify("STOPPING=1")
+            self._stop.set()
+            self._intake.wake()
+            for thread in threads:
+                thread.join()
+            self._drain(signals)
+            if server is not None:
+                server.stop()
         events.info("daemon.stopped")
         if self._failed.is_set():
             return Exit.FAILED
@@ -116,11 +116,16 @@ class Daemon:
 
     # --- the main thread ----------------------------------------------------------------------
 
-    def _supervise(self) -> None:
-        self._supervisor.wait(_ROUND_SECONDS)
-        while self._to_kill:
-            self._supervisor.kill(self._to_kill.pop())
-        notify("WATCHDOG=1")
+    def _work(self, signals: Sequence[int], once: Once | None) -> None:
+        """Supervise until a signal, the failure of a part, or the end of the work."""
+        while not (signals or self._failed.is_set()):
+            self._supervisor.wait(_ROUND_SECONDS if once is None else _ROUND_SECONDS / 10)
+            while self._to_kill:
+                self._supervisor.kill(self._to_kill.pop())
+            self._backend.keep_alive()
+            notify("WATCHDOG=1")
+            if once is not None and once.is_done(self._observer.backlog()):
+                return
 
     def _signals(self) -> list[int]:
         """The stop signals received so far; each one wakes the main thread."""
@@ -182,7 +187,7 @@ class Daemon:
         return thread
 
     def _store(self, application: str) -> Store:
-        database = Database(self._conninfo, application)
+        database = Database(self._backend.conninfo, application)
         return Store(database, self._spool, aging_seconds=self._settings.aging_seconds)
 
     # --- what is measured ---------------------------------------------------------------------

@@ -4,6 +4,7 @@ import os
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import structlog
 
@@ -31,20 +32,37 @@ def require_sound(tree: Spool) -> None:
         log.warning("spool.fault", path=str(fault.path), what=fault.what, fix=fault.fix)
 
 
+@dataclass(frozen=True, slots=True)
+class Backend:
+    """The database of a running daemon. `server` is None for one that others run."""
+
+    conninfo: str
+    server: postgres.Server | None
+
+    def keep_alive(self) -> None:
+        """Start the embedded server again if it has died; to be called now and then."""
+        if self.server is None or self.server.alive():
+            return
+        log.error("postgres.died", data=str(self.server.data))
+        try:
+            self.server.revive()
+        except SpooldError as error:  # jobs and drops wait; the next call tries again
+            log.error("postgres.down", error=str(error), fix=error.hint)
+
+
 @contextmanager
-def database(config: Config) -> Iterator[str]:
-    """The conninfo of a database that is up, migrated, and this spool's own."""
-    tree = config.spool
+def database(config: Config) -> Iterator[Backend]:
+    """A database that is up, migrated, and this spool's own; stopped at the end if it is ours."""
     if config.database_url:
         external = Database(config.database_url, "spoold run")
         patiently(lambda: postgres.check_external(external.connection))
         _prepare(external, config)
-        yield config.database_url
+        yield Backend(config.database_url, None)
         return
-    server = postgres.ensure_running(tree)
+    server = postgres.ensure_running(config.spool)
     try:
         _prepare(Database(server.conninfo, "spoold run"), config)
-        yield server.conninfo
+        yield Backend(server.conninfo, server)
     finally:
         server.stop_if_last()
 
