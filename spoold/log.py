@@ -45,8 +45,9 @@ class Format(enum.StrEnum):
 # sd-daemon(3): the journal takes a line's priority from a prefix.
 _PRIORITY: Final = {"debug": 7, "info": 6, "warning": 4, "error": 3, "critical": 2}
 _COLOUR: Final = {"debug": "2", "info": "32", "warning": "33", "error": "31", "critical": "31;1"}
-# Undecodable bytes of file names arrive as lone surrogates; DEL and C1 steer terminals.
-_UNPRINTED: Final = re.compile("[\x7f-\x9f\ud800-\udfff]")
+# Undecodable bytes of file names arrive as lone surrogates; DEL and C1 steer terminals; some
+# readers break lines at U+2028 and U+2029.
+_UNPRINTED: Final = re.compile("[\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 _PLAIN: Final = frozenset(
     "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.:/+-@,~%"
 )
@@ -192,7 +193,7 @@ def _escaped(text: str) -> str:
 def _json_escape(match: re.Match[str]) -> str:
     # A lone surrogate has no JSON form that every parser takes: the byte it stands for is shown.
     point = ord(match[0])
-    return f"\\u{point:04x}" if point < 0x100 else f"\\\\x{point & 0xFF:02x}"
+    return f"\\\\x{point & 0xFF:02x}" if 0xD800 <= point <= 0xDFFF else f"\\u{point:04x}"
 
 
 def _jsonable(value: object) -> object:

@@ -6,7 +6,6 @@ Crash: `.<name>.<random>` may stay beside the target; nothing reads it.
 """
 
 import os
-import re
 import secrets
 from collections.abc import Callable
 from contextlib import suppress
@@ -20,6 +19,7 @@ from spoold.bundle.reader import Policy, VerifiedHead
 from spoold.errors import SpooldError
 from spoold.sinks.files import TreeSink
 from spoold.sinks.remove import remove_tree
+from spoold.sources.globs import Globs
 from spoold.spool import rename_new, sync_folder
 from spoold.status import show_name
 from spoold.trust import Trust
@@ -30,7 +30,7 @@ class Restorer:
 
     def __init__(self, target: Path, only: str | None = None) -> None:
         self._target = Path(os.path.abspath(target))
-        self._only = None if only is None else _pattern(only)
+        self._only = None if only is None else Globs([only])
         self.matched = 0
         self.warnings: tuple[str, ...] = ()
 
@@ -71,7 +71,7 @@ class Restorer:
 
     def wants(self, entry: Entry) -> bool:
         """Whether an entry is wanted; each is asked about once."""
-        wanted = self._only is None or self._only.fullmatch(entry.path) is not None
+        wanted = self._only is None or _matches(self._only, entry)
         self.matched += wanted
         return wanted
 
@@ -86,6 +86,15 @@ class Restorer:
 
     def _in_the_way(self) -> SpooldError:
         return SpooldError(errors.TARGET_EXISTS, f"{self._target} is there and not empty")
+
+
+def _matches(globs: Globs, entry: Entry) -> bool:
+    """Whether a pattern matches the entry, or a folder that it stands in."""
+    path = os.fsdecode(entry.path)
+    if globs.match(path, folder=entry.kind is Kind.DIR):
+        return True
+    cuts = (at for at, character in enumerate(path) if character == "/")
+    return any(globs.match(path[:cut], folder=True) for cut in cuts)
 
 
 class _Filter:
@@ -153,17 +162,3 @@ class _Rehearsal:
             target = f" -> {show_name(entry.target)[0]}" if entry.target is not None else ""
             size = str(entry.size) if entry.kind is Kind.FILE else entry.kind.value
             self._show(f"{entry.mode:04o} {size:>12} {show_name(entry.path)[0]}{target}")
-
-
-def _pattern(glob: str) -> re.Pattern[bytes]:
-    """`*` and `?` stay within a segment, `**/` is any number of folders, a last `**` anything.
-
-    >>> bool(_pattern("a/**").fullmatch(b"a/b/c")), bool(_pattern("a/*").fullmatch(b"a/b/c"))
-    (True, False)
-    """
-    translated = ""
-    for part in re.split(r"(\*\*/|\*\*|\*|\?)", glob):
-        translated += {"**/": "(?:[^/]+/)*", "**": ".*", "*": "[^/]*", "?": "[^/]"}.get(
-            part, re.escape(part)
-        )
-    return re.compile(os.fsencode(translated), re.DOTALL)

@@ -265,7 +265,10 @@ def restore(
     """
     from spoold.bundle import reader
     from spoold.restore import Restorer
+    from spoold.sources import globs
 
+    if only is not None and (wrong := globs.fault(only)):
+        raise click.BadParameter(f"{only!r} {wrong}", param_hint="--only")
     keyring, own_site = _keyring(keys, site, spool_path)
     policy = reader.Policy(site=own_site, now=datetime.now(UTC))
     restorer = Restorer(folder, only)

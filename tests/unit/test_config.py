@@ -295,3 +295,12 @@ def test_lines_are_found_past_multi_line_strings_and_dotted_keys() -> None:
     assert (lines[("h", "0", "p")], lines[("h", "1", "p")]) == (8, 10)
     assert line_of(lines, ("t", "x y", "zzz")) == 5
     assert line_of(lines, ("nowhere",)) is None
+
+
+def test_a_variable_that_is_nearly_a_key_is_warned_of(spool: Spool) -> None:
+    found = load(spool, {"SPOOLD_WORKER_COUNT": "1", "SPOOLD_SITE": "a"})
+    assert found.warnings == (
+        "SPOOLD_WORKER_COUNT is not read; did you mean SPOOLD_WORKERS_COUNT?",
+    )
+    names = ("SPOOLD_WORKER_ID", "SPOOLD_WORKER_LIFELINE", "SPOOLD_WORKER_EVENTS")
+    assert load(spool, {**dict.fromkeys(names, "1"), "SPOOLD_SITE": "a"}).warnings == ()
