@@ -10,6 +10,7 @@ from typing import BinaryIO, Final, NamedTuple, TypeAlias
 
 MAX_MODE: Final = 0o777
 SYMLINK_MODE: Final = 0o777
+_MAX_MTIME_NS: Final = 10**19 - 1  # 19 digits: 1653 to 2286
 
 # phase, bytes done, bytes in all (None: not known), entries done
 Report: TypeAlias = Callable[[str, int, int | None, int], None]
@@ -26,8 +27,10 @@ class Kind(enum.StrEnum):
 class SourceEntry(NamedTuple):
     """One thing that a source offers for bundling.
 
-    `path` is the path in the bundle. `content` is an open descriptor or stream of a file: whoever
-    is given the entry closes it. `size` None: a stream of unknown length.
+    `path` is the path in the bundle. `content` belongs to files and is open; whoever is given the
+    entry closes it. A descriptor is a regular file whose `size` and `mtime_ns` are those of the
+    entry, looked at again after reading; a stream may be anything. `size` None: a stream of
+    unknown length.
     """
 
     path: bytes
@@ -77,3 +80,8 @@ class Skipped(NamedTuple):
 
     path: bytes
     reason: str
+
+
+def clamp_mtime(nanoseconds: int) -> int:
+    """The nearest time that an entry can record."""
+    return max(-_MAX_MTIME_NS, min(_MAX_MTIME_NS, nanoseconds))

@@ -45,8 +45,23 @@ _CHUNK_PARTS = re.compile(r'"sha256":"([0-9a-f]{64})","size":([0-9]+)')
 _FRAME_LINE = re.compile(rf'\{{"raw":{_INTEGER},"sha256":{_SHA256},"size":{_INTEGER}\}}')
 _ESCAPED = re.compile(r'\\(["\\])')
 _ENTRY_FIELDS = frozenset(
-    "chunks gid kind media_type member mode mtime_ns path path_b64 sha256 size source target "
-    "target_b64 uid".split()
+    {
+        "chunks",
+        "gid",
+        "kind",
+        "media_type",
+        "member",
+        "mode",
+        "mtime_ns",
+        "path",
+        "path_b64",
+        "sha256",
+        "size",
+        "source",
+        "target",
+        "target_b64",
+        "uid",
+    }
 )
 _FRAME_FIELDS = frozenset(("raw", "sha256", "size"))
 
@@ -186,18 +201,20 @@ def parse_entry(line: bytes) -> Entry:
 def _entry_fault(entry: Entry, *, plain: bool) -> str | None:
     if entry.mode > MAX_MODE or max(entry.uid, entry.gid, entry.size) > MAX_INTEGER:
         return "mode, uid, gid or size is above what is allowed"
-    has_content, target = bool(entry.sha256), entry.target
     if entry.kind is Kind.FILE:
-        if not has_content or target is not None:
-            return "a file has sha256 and size, and no target"
-        return None
-    if has_content or not plain:
+        good = bool(entry.sha256) and entry.target is None
+        return None if good else "a file has sha256 and size, and no target"
+    if entry.sha256 or not plain:
         return "only a file has content"
     if entry.kind is Kind.DIR:
-        return None if target is None else "only a symbolic link has a target"
-    if target is None or entry.mode != SYMLINK_MODE:
+        return None if entry.target is None else "only a symbolic link has a target"
+    return _link_fault(entry)
+
+
+def _link_fault(entry: Entry) -> str | None:
+    if entry.target is None or entry.mode != SYMLINK_MODE:
         return "a symbolic link has a target and the mode 511"
-    if not 0 < len(target) <= MAX_TARGET_BYTES or b"\0" in target:
+    if not 0 < len(entry.target) <= MAX_TARGET_BYTES or b"\0" in entry.target:
         return "a link's target is 1 to 4,095 bytes without NUL"
     return None
 

@@ -35,11 +35,27 @@ _Choice = TypeVar("_Choice", bound=enum.StrEnum)
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _TIME = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]{1,9})?Z")
 _REQUIRED = frozenset(
-    "type bundle_id name created_at producer from to key_id algorithm compression chunk_size "
-    "entries frames index totals content_sha256".split()
+    {
+        "type",
+        "bundle_id",
+        "name",
+        "created_at",
+        "producer",
+        "from",
+        "to",
+        "key_id",
+        "algorithm",
+        "compression",
+        "chunk_size",
+        "entries",
+        "frames",
+        "index",
+        "totals",
+        "content_sha256",
+    }
 )
 _OPTIONAL = frozenset(
-    "not_after request_sha256 correlation_id labels skipped skipped_count".split()
+    ("not_after", "request_sha256", "correlation_id", "labels", "skipped", "skipped_count")
 )
 
 

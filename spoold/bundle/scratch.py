@@ -4,13 +4,18 @@ Guarantees: memory is bounded by a few megabytes each, whatever is added.
 Crash: nothing stays behind, the files have no name.
 """
 
+import errno
 import hashlib
 import heapq
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import BinaryIO, Final
+
+from spoold import errors
+from spoold.errors import SpooldError
 
 _BATCH_LINES: Final = 512
 _SORT_BYTES: Final = 4 * 1024 * 1024  # of line content; the objects around it are about as much
@@ -19,9 +24,21 @@ _MERGE_READ_BYTES: Final = 32 * 1024
 _MERGE_RUNS: Final = 256
 
 
+@contextmanager
+def disk_errors() -> Iterator[None]:
+    """What the operating system says of our own files, as no-space or disk-error."""
+    try:
+        yield
+    except OSError as error:
+        full = error.errno in {errno.ENOSPC, errno.EDQUOT}
+        code = errors.NO_SPACE if full else errors.DISK_ERROR
+        raise SpooldError(code, f"scratch: {error.strerror}") from error
+
+
 def unnamed_file(folder: Path | None, buffering: int = 64 * 1024) -> BinaryIO:
     """A file without a name, in `folder` or in the system's place for temporary ones."""
-    return tempfile.TemporaryFile(dir=folder, buffering=buffering)  # type: ignore[return-value]
+    with disk_errors():
+        return tempfile.TemporaryFile(dir=folder, buffering=buffering)  # type: ignore[return-value]
 
 
 class LineFile:
@@ -54,7 +71,8 @@ class LineFile:
     def reopened(self) -> BinaryIO:
         """The file, to be read from its begin."""
         self._flush()
-        self._file.seek(0)
+        with disk_errors():
+            self._file.seek(0)
         return self._file
 
     def close(self) -> None:
@@ -65,7 +83,8 @@ class LineFile:
         block = b"".join(self._waiting)
         self._waiting.clear()
         self._hash.update(block)
-        self._file.write(block)
+        with disk_errors():
+            self._file.write(block)
 
 
 class LineSorter:
@@ -124,7 +143,9 @@ class LineSorter:
 
     def _write(self, blocks: Iterator[bytes] | list[bytes]) -> None:
         run = unnamed_file(self._folder, _MERGE_READ_BYTES)
-        run.writelines(blocks)
+        with disk_errors():
+            run.writelines(blocks)
+            run.flush()
         self._runs.append(run)
 
     def _rewound(self) -> list[BinaryIO]:

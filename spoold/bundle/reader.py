@@ -1,0 +1,294 @@
+"""Reads a bundle: once, forward, fail closed; a pipe is as good as a file.
+
+The steps are those of the format page, section 5: head, policy, INDEX, PAYLOAD, end. Each is
+entered only with what the one before it returned, so none can be left out.
+
+Guarantees: a visitor is handed nothing whose hash has not matched, but the pieces between `begin`
+and `commit`, which it must not make visible; when `read_payload` returns, every byte of the file
+was accounted for.
+"""
+
+import hashlib
+import os
+import stat
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import BinaryIO, Final, Protocol
+
+from spoold import canonical, errors
+from spoold.bundle.entry import Entry, Kind, Report
+from spoold.bundle.frames import END_FRAME, FRAME_BYTES, Codec, padding
+from spoold.bundle.head import Head, Policy, VerifiedHead, slice_head, verify_head
+from spoold.bundle.index import Index, IndexReader, chunk_members
+from spoold.bundle.lines import Frame
+from spoold.bundle.members import BLOCK
+from spoold.bundle.pool import Pool, usable_cores
+from spoold.bundle.unpacking import MemberStream, unpack_frames
+from spoold.errors import SpooldError
+from spoold.trust import Trust
+
+__all__ = [
+    "BundleReader",
+    "Discard",
+    "Head",
+    "Index",
+    "Policy",
+    "VerifiedHead",
+    "Visitor",
+    "inspect",
+    "named_codec",
+    "open_bundle",
+    "verify",
+    "verify_head",
+]
+
+_WHOLE_BYTES: Final = FRAME_BYTES - BLOCK
+
+
+class Visitor(Protocol):
+    """What becomes of the content of a bundle. Views are good until the call returns."""
+
+    def entry(self, entry: Entry) -> None:
+        """A folder or a symbolic link."""
+
+    def whole(self, entry: Entry, content: memoryview) -> None:
+        """A file whose hash has matched."""
+
+    def begin(self, entry: Entry) -> None:
+        """A larger file begins."""
+
+    def write(self, content: memoryview) -> None:
+        """The next piece of it: its hash is not known yet."""
+
+    def commit(self) -> None:
+        """Its hash has matched."""
+
+
+class Discard:
+    """A visitor for those who only want to know whether a bundle is good."""
+
+    def entry(self, entry: Entry) -> None:
+        """Nothing."""
+
+    def whole(self, entry: Entry, content: memoryview) -> None:
+        """Nothing."""
+
+    def begin(self, entry: Entry) -> None:
+        """Nothing."""
+
+    def write(self, content: memoryview) -> None:
+        """Nothing."""
+
+    def commit(self) -> None:
+        """Nothing."""
+
+
+def open_bundle(path: str | os.PathLike[str]) -> BinaryIO:
+    """Open a bundle for reading: a regular file, not through a symbolic link.
+
+    Raises not-a-bundle or disk-error.
+    """
+    try:
+        # Non-blocking, so that a FIFO of that name does not hold us for ever.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        kind = "it is a symbolic link" if os.path.islink(path) else error.strerror
+        code = errors.NOT_A_BUNDLE if os.path.lexists(path) else errors.SOURCE_MISSING
+        shown = canonical.text(os.fsencode(path))
+        raise SpooldError(code, f"{shown}: {kind}") from error
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        shown = canonical.text(os.fsencode(path))
+        raise SpooldError(errors.NOT_A_BUNDLE, f"{shown} is no regular file")
+    return open(descriptor, "rb", buffering=0)
+
+
+def named_codec(name: str | os.PathLike[str]) -> Codec | None:
+    """The codec that a file's name promises, for Policy.codec."""
+    text = os.fspath(name)
+    return next((codec for codec in Codec if text.endswith(codec.suffix)), None)
+
+
+class BundleReader:
+    """One pass over one bundle. The file stays the caller's."""
+
+    def __init__(
+        self,
+        file: BinaryIO,
+        *,
+        scratch: Path | None = None,
+        threads: int | None = None,
+        report: Report | None = None,
+        phase: str = "verify",
+    ) -> None:
+        self._file = file
+        self._scratch = scratch
+        self._pool = Pool(threads or usable_cores())
+        self._report, self._phase = report, phase
+        self._offset = 0
+        self._index: Index | None = None
+
+    def __enter__(self) -> "BundleReader":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Give threads and scratch back."""
+        self._pool.close()
+        if self._index is not None:
+            self._index.lines.close()
+
+    def read_head(self) -> Head:
+        """Step 2. Raises what `slice_head` raises, bundle-truncated or disk-error."""
+        assert self._offset == 0
+        return slice_head(self._read)
+
+    def read_index(self, head: VerifiedHead, policy: Policy) -> Index:
+        """Step 4, and the padding after it."""
+        assert self._offset == head.head.frame_bytes
+        codec, frames = head.head.codec, head.manifest.index
+        done, total = 0, sum(frame.raw for frame in frames)
+
+        def tell_progress(raw: int) -> None:
+            nonlocal done
+            done += raw
+            self._tell("index", done, total, 0)
+
+        stream = MemberStream(self._unpack(codec, frames, "index frame"), tell_progress)
+        self._index = IndexReader(head, policy, self._scratch).read(stream)
+        expected = padding(codec, self._offset)
+        if expected and self._read(len(expected)) != expected:
+            raise SpooldError(errors.PAD_INVALID, "the padding frame is not the one it must be")
+        return self._index
+
+    def read_payload(self, index: Index, visitor: Visitor) -> None:
+        """Steps 5 to 7: every frame, every member, to the very end of the file."""
+        assert index is self._index
+        head = index.head
+        prefix = f"{head.manifest.bundle_id}/".encode()
+        total = head.manifest.totals.raw
+        done = entries = 0
+
+        def tell_progress(raw: int) -> None:
+            nonlocal done
+            done += raw
+            self._tell(self._phase, done, total, entries)
+
+        frames = self._unpack(head.head.codec, index.frames(), "frame")
+        stream = MemberStream(frames, tell_progress)
+        whole_bytes = min(_WHOLE_BYTES, head.manifest.chunk_size)
+        sha256 = hashlib.sha256
+        for entry in index.entries():
+            if entry.kind is not Kind.FILE:
+                visitor.entry(entry)
+            elif entry.size <= whole_bytes:
+                content = stream.whole(prefix + entry.member.encode(), entry.size)
+                found = sha256(content).hexdigest()
+                if found != entry.sha256:
+                    raise _mismatch(entry.member, found, entry.sha256)
+                visitor.whole(entry, content)
+            else:
+                _read_pieces(stream, prefix, entry, visitor)
+            entries += 1
+        stream.expect_end()
+        end = END_FRAME[head.head.codec]
+        if self._read(len(end)) != end:
+            raise SpooldError(errors.END_INVALID)
+        if self._read_some(1):
+            raise SpooldError(errors.TRAILING_DATA, f"more follows after byte {self._offset - 1}")
+        self._tell(self._phase, total, total, entries)
+
+    def _unpack(self, codec: Codec, frames: Iterable[Frame], where: str) -> Iterator[bytes]:
+        return unpack_frames(self._pool, codec, frames, self._read, where)
+
+    def _tell(self, phase: str, done: int, total: int, entries: int) -> None:
+        if self._report is not None:
+            self._report(phase, done, total, entries)
+
+    def _read(self, count: int) -> bytes:
+        data = self._read_some(count)
+        if len(data) == count:
+            return data
+        pieces, found = [data], len(data)
+        while data and found < count:
+            data = self._read_some(count - found)
+            pieces.append(data)
+            found += len(data)
+        if found < count:
+            if self._offset == 0:
+                raise SpooldError(errors.NOT_A_BUNDLE, "the file is empty")
+            raise SpooldError(
+                errors.BUNDLE_TRUNCATED,
+                f"it ends at byte {self._offset}, where {count - found} more must follow",
+            )
+        return b"".join(pieces)
+
+    def _read_some(self, count: int) -> bytes:
+        try:
+            data = self._file.read(count)
+        except OSError as error:
+            raise SpooldError(
+                errors.DISK_ERROR, f"the bundle at byte {self._offset}: {error.strerror}"
+            ) from error
+        self._offset += len(data)
+        return data
+
+
+def inspect(file: BinaryIO) -> Head:
+    """Read only the head: who claims what. Nothing of it is verified."""
+    with BundleReader(file, threads=1) as reader:
+        return reader.read_head()
+
+
+def verify(
+    file: BinaryIO,
+    trust: Trust,
+    policy: Policy,
+    *,
+    visitor: Visitor | None = None,
+    scratch: Path | None = None,
+    threads: int | None = None,
+    report: Report | None = None,
+    phase: str = "verify",
+) -> VerifiedHead:
+    """All of it, from the first byte to the last. Returns only when everything matched."""
+    with BundleReader(file, scratch=scratch, threads=threads, report=report, phase=phase) as reader:
+        head = verify_head(reader.read_head(), trust, policy)
+        index = reader.read_index(head, policy)
+        reader.read_payload(index, visitor or Discard())
+        return head
+
+
+def _read_pieces(stream: MemberStream, prefix: bytes, entry: Entry, visitor: Visitor) -> None:
+    visitor.begin(entry)
+    whole = hashlib.sha256()
+    if not entry.chunks:
+        for view in stream.member(prefix + entry.member.encode(), entry.size):
+            whole.update(view)
+            visitor.write(view)
+    for name, chunk in chunk_members(entry):
+        digest = hashlib.sha256()
+        for view in stream.member(prefix + name.encode(), chunk.size):
+            digest.update(view)
+            whole.update(view)
+            visitor.write(view)
+        if digest.hexdigest() != chunk.sha256:
+            raise _mismatch(name, digest.hexdigest(), chunk.sha256)
+    if whole.hexdigest() != entry.sha256:
+        raise _mismatch(entry.member, whole.hexdigest(), entry.sha256)
+    visitor.commit()
+
+
+def _mismatch(name: str, found: str, signed: str) -> SpooldError:
+    shown = canonical.text(name)
+    return SpooldError(
+        errors.ENTRY_DIGEST, f"{shown} is {found}, the manifest says {signed}", at=shown
+    )

@@ -1,0 +1,449 @@
+"""Writes a bundle: each entry is read once, hashed while it is copied, cut into frames.
+
+The payload goes into a scratch file first, because the manifest that stands in front of it is known
+last; see `assembly`.
+
+Guarantees: a bundle is returned only when it is complete and fsynced; an entry that could not be
+read whole has left no byte in it; equal entries, fields and codec library give equal INDEX and
+PAYLOAD bytes, whatever the number of threads.
+Not guaranteed: that a file which is written to while it is read is noticed, when its size and time
+of change end as they were.
+Crash: the scratch folder holds unfinished files; sweeping it is the caller's.
+"""
+
+import datetime
+import hashlib
+import os
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Final
+
+from spoold import __version__, canonical, errors
+from spoold.bundle import bagit, members
+from spoold.bundle.assembly import put_in_front
+from spoold.bundle.content import (
+    ContentReader,
+    Refill,
+    check_unchanged,
+    read_whole,
+)
+from spoold.bundle.entry import Chunk, Entry, Kind, Report, Skipped, SourceEntry
+from spoold.bundle.frames import END_FRAME, FRAME_BYTES, MAX_HEAD_BYTES, padding, stored
+from spoold.bundle.framing import Fill, FrameWriter, write_all
+from spoold.bundle.lines import MAX_LINE_BYTES, entry_lines, frame_line, member_lines, parse_entry
+from spoold.bundle.manifest import (
+    DEFAULT_CHUNK_SIZE,
+    MAX_CHUNK_SIZE,
+    MAX_CHUNKS,
+    MAX_SKIPPED,
+    MAX_SKIPPED_BYTES,
+    MIN_CHUNK_SIZE,
+    Compression,
+    IndexFile,
+    Manifest,
+    Totals,
+    format_time,
+    skipped_document,
+)
+from spoold.bundle.paths import (
+    MemberNames,
+    PathOrder,
+    check_sorted,
+    path_fault,
+    sort_key,
+    valid_bundle_id,
+)
+from spoold.bundle.pool import Pool, usable_cores
+from spoold.bundle.scratch import LineFile, LineSorter, disk_errors, unnamed_file
+from spoold.errors import SpooldError
+from spoold.trust import Signer
+
+_WHOLE_BYTES: Final = FRAME_BYTES - members.BLOCK  # what is read in one go
+_CHUNK_LINE_BYTES: Final = 110  # a chunk's share of an entry's line
+
+
+@dataclass(frozen=True, slots=True)
+class ManifestFields:
+    """What the manifest says beyond what the writer knows."""
+
+    name: str
+    created_at: datetime.datetime
+    to: tuple[str, ...] = ()
+    not_after: datetime.datetime | None = None
+    request_sha256: str | None = None
+    correlation_id: str | None = None
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class BuiltBundle:
+    """A finished, durable bundle in the scratch folder."""
+
+    path: Path
+    suffix: str  # .tar.zst or .tar.gz
+    manifest: Manifest
+    manifest_sha256: str
+    bytes: int
+
+
+class BundleWriter:
+    """One bundle in the making. Leaving the context removes its scratch, not a finished bundle."""
+
+    def __init__(
+        self,
+        scratch: Path,
+        *,
+        bundle_id: str,
+        compression: Compression | None = None,
+        chunk_size: int = DEFAULT_CHUNK_SIZE,
+        threads: int | None = None,
+        report: Report | None = None,
+        bytes_total: int | None = None,
+    ) -> None:
+        assert valid_bundle_id(bundle_id), bundle_id
+        assert MIN_CHUNK_SIZE <= chunk_size <= MAX_CHUNK_SIZE, chunk_size
+        self._bundle_id = bundle_id
+        self._prefix = f"{bundle_id}/".encode()
+        self._compression = compression or Compression.default()
+        self._chunk_size = chunk_size
+        self._whole_bytes = min(_WHOLE_BYTES, chunk_size)
+        self._scratch = scratch
+        self._path = scratch / f"{bundle_id}.payload"
+        self._report, self._bytes_total = report, bytes_total
+        self._names, self._order = MemberNames(bundle_id), PathOrder()
+        self._folders: set[bytes] = set()  # short hashes of their paths
+        self._count = self._files = self._bytes = self._chunks = 0
+        self._skipped: list[Skipped] = []
+        self._skipped_count = self._skipped_bytes = 0
+        self._finished = False
+        with disk_errors():
+            self._descriptor = os.open(
+                self._path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600
+            )
+        self._entries, self._digests = LineFile(scratch), LineFile(scratch)
+        self._content = LineSorter(scratch)
+        self._pool = Pool(threads or usable_cores())
+        self._payload = FrameWriter(
+            self._descriptor, self._compression, self._pool, self._tell_progress
+        )
+
+    def __enter__(self) -> "BundleWriter":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Give everything back; an unfinished bundle is removed."""
+        self._pool.close()
+        for closeable in (self._entries, self._digests, self._content):
+            closeable.close()
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+        if not self._finished:
+            with suppress(FileNotFoundError):
+                os.unlink(self._path)
+
+    @property
+    def skipped(self) -> int:
+        """How many entries were left out."""
+        return self._skipped_count
+
+    def add(self, entry: SourceEntry) -> bool:
+        """Take an entry, in the order of its source; close its content.
+
+        False: a folder that another source has brought already; the first one stands. Raises
+        source-changed, source-unreadable, path-unsupported or entry-too-large with the path in
+        `at`: the bundle is then as it was before, and the next entry may follow.
+        """
+        try:
+            if fault := path_fault(entry.path):
+                shown = canonical.text(entry.path[:200])
+                raise SpooldError(errors.PATH_UNSUPPORTED, f"{shown}: {fault}", at=shown)
+            if entry.kind is not Kind.FILE:
+                return self._add_plain(entry)
+            self._order.add(entry.path, entry.kind, entry.source)
+            size = entry.size
+            if size is not None and size <= self._whole_bytes:
+                self._add_whole(entry, size)
+            else:
+                self._add_pieces(entry)
+            return True
+        finally:
+            content = entry.content
+            if isinstance(content, int):
+                os.close(content)
+            elif content is not None:
+                content.close()
+
+    def skip(self, path: bytes, error: SpooldError) -> None:
+        """Note an entry that is left out, for the manifest."""
+        skipped = Skipped(path, canonical.text(str(error)))
+        self._skipped_count += 1
+        size = len(canonical.encode(skipped_document(skipped)))
+        if len(
+            self._skipped
+        ) < MAX_SKIPPED and self._skipped_bytes + size <= MAX_SKIPPED_BYTES - len("[]"):
+            self._skipped.append(skipped)
+            self._skipped_bytes += size
+
+    def finish(self, fields: ManifestFields, signer: Signer) -> BuiltBundle:
+        """Sign and put together. Raises nothing-to-bundle, sources-collide, manifest-too-large."""
+        assert not self._finished
+        if not self._files:
+            raise SpooldError(errors.NOTHING_TO_BUNDLE)
+        self._check_sources()
+        with disk_errors(), unnamed_file(self._scratch, 0) as index_file:
+            self._payload.finish()
+            write_all(self._descriptor, END_FRAME[self._compression.codec])
+            frames = LineFile(self._scratch)
+            try:
+                for frame in self._payload.frames():
+                    frames.append(frame_line(frame))
+                index = self._write_index(index_file.fileno(), frames)
+                manifest = self._manifest(fields, signer, frames, index)
+            finally:
+                frames.close()
+            manifest_bytes = manifest.encode()
+            head = stored(
+                self._compression.codec,
+                self._head(manifest, manifest_bytes, signer.sign(manifest_bytes)),
+            )
+            pad = padding(self._compression.codec, len(head) + index.bytes)
+            path = put_in_front(
+                self._descriptor,
+                self._path,
+                head,
+                index_file.fileno(),
+                pad,
+                self._scratch / f"{self._bundle_id}.whole",
+            )
+            size = os.stat(path).st_size
+        self._finished = True
+        if self._report is not None:
+            self._report("build", self._bytes, self._bytes, self._count)
+        return BuiltBundle(
+            path,
+            self._compression.codec.suffix,
+            manifest,
+            hashlib.sha256(manifest_bytes).hexdigest(),
+            size,
+        )
+
+    def _add_plain(self, entry: SourceEntry) -> bool:
+        if entry.kind is Kind.DIR:
+            key = hashlib.blake2b(entry.path, digest_size=16).digest()
+            if key in self._folders:
+                return False
+            self._folders.add(key)
+        self._order.add(entry.path, entry.kind, entry.source)
+        self._record(
+            Entry(
+                entry.path,
+                entry.kind,
+                entry.mode,
+                entry.mtime_ns,
+                entry.uid,
+                entry.gid,
+                entry.source,
+                target=entry.target,
+            )
+        )
+        return True
+
+    def _add_whole(self, entry: SourceEntry, size: int) -> None:
+        # The hot path: one read, one hash, one header, one line.
+        data = read_whole(entry, size)
+        member = self._names.propose(entry.path, chunked=False)
+        self._payload.small(members.header(self._prefix + member.encode(), size), data)
+        self._record_file(entry, size, hashlib.sha256(data).hexdigest(), member, ())
+
+    def _add_pieces(self, entry: SourceEntry) -> None:
+        self._payload.mark()
+        try:
+            if entry.size is None:
+                self._add_stream(entry)
+            else:
+                self._add_chunks(entry, entry.size)
+        except BaseException:
+            self._payload.cut_back()
+            raise
+        self._payload.forget_mark()
+
+    def _add_chunks(self, entry: SourceEntry, size: int) -> None:
+        count = -(-size // self._chunk_size) if size > self._chunk_size else 0
+        self._check_chunks(entry, count)
+        member = self._names.propose(entry.path, chunked=count > 0)
+        reader = ContentReader(entry)
+        chunks = []
+        for number in range(count or 1):
+            length = min(self._chunk_size, size - number * self._chunk_size)
+            name = f"{member}.{number:06d}.chunk" if count else member
+            reader.begin_chunk(separate=count > 0)
+            self._write_member(name, length, reader.fill)
+            if count:
+                chunks.append(Chunk(reader.chunk_sha256(), length))
+        reader.expect_end()
+        check_unchanged(entry)
+        self._record_file(entry, size, reader.sha256(), member, tuple(chunks))
+
+    def _add_stream(self, entry: SourceEntry) -> None:
+        # A member's header states its size, so a stream's next chunk is on disk before it is
+        # written as a member.
+        reader = ContentReader(entry)
+        total, chunks = 0, list[Chunk]()
+        with unnamed_file(self._scratch) as waiting:
+            while True:
+                reader.begin_chunk(separate=True)
+                length = reader.copy(waiting, self._chunk_size)
+                final = length < self._chunk_size or not reader.peek()
+                chunked = bool(chunks) or not final
+                member = self._names.propose(entry.path, chunked=chunked)
+                self._check_chunks(entry, len(chunks) + 1 if chunked else 0)
+                name = f"{member}.{len(chunks):06d}.chunk" if chunked else member
+                waiting.seek(0)
+                self._write_member(name, length, Refill(waiting).fill)
+                waiting.seek(0)
+                waiting.truncate()
+                total += length
+                if chunked:
+                    chunks.append(Chunk(reader.chunk_sha256(), length))
+                if final:
+                    break
+        self._record_file(entry, total, reader.sha256(), member, tuple(chunks))
+
+    def _write_member(self, member: str, size: int, fill: Fill) -> None:
+        header = members.header(self._prefix + member.encode(), size)
+        self._payload.member(header, size, fill)
+
+    def _check_chunks(self, entry: SourceEntry, count: int) -> None:
+        room = (MAX_LINE_BYTES - 64 * 1024) // _CHUNK_LINE_BYTES
+        if count > room or self._chunks + count > MAX_CHUNKS:
+            shown = canonical.text(entry.path)
+            raise SpooldError(
+                errors.ENTRY_TOO_LARGE,
+                f"{shown}: {count} chunks of {self._chunk_size} bytes",
+                at=shown,
+            )
+
+    def _record_file(
+        self,
+        entry: SourceEntry,
+        size: int,
+        sha256: str,
+        member: str,
+        chunks: tuple[Chunk, ...],
+    ) -> None:
+        recorded = Entry(
+            entry.path,
+            entry.kind,
+            entry.mode,
+            entry.mtime_ns,
+            entry.uid,
+            entry.gid,
+            entry.source,
+            size,
+            sha256,
+            member,
+            chunks,
+            None,
+            entry.media_type,
+        )
+        self._names.commit()
+        self._record(recorded)
+        self._digests.append(member_lines(recorded), len(chunks) or 1)
+        self._files += 1
+        self._bytes += size
+        self._chunks += len(chunks)
+
+    def _record(self, entry: Entry) -> None:
+        line, short = entry_lines(entry)
+        self._entries.append(line + b"\n")
+        self._content.add(short)
+        self._count += 1
+
+    def _check_sources(self) -> None:
+        if self._order.sources < 2:
+            return
+        sorter = LineSorter(self._scratch)
+        try:
+            for line in self._entries:
+                sorter.add(sort_key(parse_entry(line[:-1])))
+            check_sorted(iter(sorter))
+        except SpooldError as error:
+            raise SpooldError(errors.SOURCES_COLLIDE, error.message, at=error.at) from error
+        finally:
+            sorter.close()
+
+    def _write_index(self, descriptor: int, frames: LineFile) -> FrameWriter:
+        writer = FrameWriter(descriptor, self._compression, self._pool)
+        for name, lines in (
+            (b"entries.jsonl", self._entries),
+            (b"frames.jsonl", frames),
+            (b"manifest-sha256.txt", self._digests),
+        ):
+            header = members.header(self._prefix + name, lines.bytes)
+            writer.member(header, lines.bytes, Refill(lines.reopened()).fill)
+        writer.finish()
+        return writer
+
+    def _manifest(
+        self, fields: ManifestFields, signer: Signer, frames: LineFile, index: FrameWriter
+    ) -> Manifest:
+        return Manifest(
+            bundle_id=self._bundle_id,
+            name=fields.name,
+            created_at=format_time(fields.created_at),
+            producer=f"spoold/{__version__} {self._compression.codec.library}",
+            site=signer.site,
+            to=fields.to,
+            key_id=signer.key_id,
+            algorithm=signer.algorithm,
+            compression=self._compression,
+            chunk_size=self._chunk_size,
+            entries=_index_file(self._entries),
+            frames=_index_file(frames),
+            index=tuple(index.frames()),
+            totals=Totals(self._files, self._bytes, self._payload.raw),
+            content_sha256=self._content.sha256(),
+            not_after=None if fields.not_after is None else format_time(fields.not_after),
+            request_sha256=fields.request_sha256,
+            correlation_id=fields.correlation_id,
+            labels=fields.labels,
+            skipped=tuple(self._skipped),
+            skipped_count=self._skipped_count,
+        )
+
+    def _head(self, manifest: Manifest, manifest_bytes: bytes, signature: bytes) -> bytes:
+        info = bagit.bag_info(manifest, self._digests.count)
+        tags = bagit.tag_manifest(manifest, manifest_bytes, info, self._digests.sha256())
+        head = b"".join(
+            members.member(self._prefix + name, content)
+            for name, content in (
+                (b"manifest.json", manifest_bytes),
+                (b"manifest.sig", signature),
+                (b"bagit.txt", bagit.BAGIT),
+                (b"bag-info.txt", info),
+                (b"tagmanifest-sha256.txt", tags),
+            )
+        )
+        if len(head) > MAX_HEAD_BYTES:
+            raise SpooldError(errors.MANIFEST_TOO_LARGE, f"the head would have {len(head)} bytes")
+        return head
+
+    def _tell_progress(self) -> None:
+        if self._report is not None:
+            self._report("build", self._bytes, self._bytes_total, self._count)
+
+
+def _index_file(lines: LineFile) -> IndexFile:
+    return IndexFile(lines.bytes, lines.count, lines.sha256())

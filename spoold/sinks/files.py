@@ -1,0 +1,467 @@
+"""The files sink: a bundle's entries as a tree, first in quarantine, then one rename.
+
+`TreeSink` is a visitor of `bundle.reader`. It makes a folder of its own and in it only what it
+reaches through handles of folders that it has opened without following links. A file of one frame
+is written after its hash has matched; a larger one has no name (O_TMPFILE) until it has.
+
+Guarantees: nothing outside its folder is touched; after `finish` the tree is complete and durable,
+and its own folder can be renamed by its owner; if a restore fails, the folder is gone.
+Not guaranteed: times that the file system cannot hold (ext4: after 2446) are what it makes of them.
+Crash: the folder stays, private to whoever owns the folder above; `remove_tree` removes it.
+"""
+
+import enum
+import errno
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, Final, assert_never
+
+from spoold import canonical, errors
+from spoold.bundle.entry import Entry, Kind, Report
+from spoold.bundle.framing import write_all
+from spoold.bundle.lines import entry_lines, parse_entry
+from spoold.bundle.reader import BundleReader, Index, Policy, VerifiedHead, verify_head
+from spoold.bundle.scratch import LineFile, LineSorter
+from spoold.errors import SpooldError
+from spoold.sinks.remove import remove_tree
+from spoold.spool import sync_file_system
+from spoold.trust import Trust
+
+_FOLDER_FLAGS: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_NEW_FLAGS: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_TOP_MODE: Final = 0o755
+_IMPLIED_MODE: Final = 0o755  # of folders that no entry describes
+_UNFINISHED_MODE: Final = 0o700
+_FEW_ENTRIES: Final = 16  # so many are fsynced one by one; of more, the whole file system is
+_NO_UNNAMED: Final = frozenset({errno.EOPNOTSUPP, errno.EISDIR, errno.ENOENT, errno.EINVAL})
+
+
+class LinkPolicy(enum.StrEnum):
+    """What becomes of a symbolic link that cannot be shown to stay inside the tree."""
+
+    INSIDE = "inside"  # the bundle is refused
+    SKIP = "skip"  # it is left out, with a warning
+    ANY = "any"  # it is made
+
+
+@dataclass(frozen=True, slots=True)
+class Restored:
+    """A finished tree: whose it is, and what was left out of it."""
+
+    head: VerifiedHead
+    warnings: tuple[str, ...]
+
+
+class TreeSink:
+    """Writes a tree at `path`, which must not exist; the folder above must."""
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        links: LinkPolicy = LinkPolicy.INSIDE,
+        owners: bool = False,
+        scratch: Path | None = None,
+        few: bool = False,
+    ) -> None:
+        self._path = path
+        self._few = few  # then each is fsynced; else the whole file system is, once
+        self._used: set[bytes] = set()  # where they are few: the folders to fsync
+        self._link_policy, self._owners = links, owners
+        self._plain_modes = 0o777 & ~_umask()  # what open(2) gives without a chmod
+        self._links = LineFile(scratch)
+        self._folders = LineSorter(scratch)
+        self._left_out = 0
+        self._large: _LargeFile | None = None
+        self._unnamed = True
+        try:
+            os.mkdir(path, _UNFINISHED_MODE)
+        except FileExistsError as error:
+            raise SpooldError(errors.TARGET_EXISTS, f"{path} exists") from error
+        except OSError as error:
+            raise _target_error(os.fsencode(path), error) from error
+        self._tree = _Folders(os.open(path, _FOLDER_FLAGS))
+        if _has_default_acl(self._tree.top):
+            self._plain_modes = 0
+
+    def entry(self, entry: Entry) -> None:
+        """A folder is made now, its mode and times later; a link is noted for the end."""
+        match entry.kind:
+            case Kind.DIR:
+                with _target_errors(entry.path):
+                    self._tree.make(entry.path)
+                if self._few:
+                    self._used.add(entry.path)
+                self._folders.add(_folder_line(entry))
+            case Kind.SYMLINK:
+                if _stays_inside(entry) or self._link_policy is LinkPolicy.ANY:
+                    self._links.append(entry_lines(entry)[0] + b"\n")
+                elif self._link_policy is LinkPolicy.SKIP:
+                    self._left_out += 1
+                else:
+                    shown = canonical.text(entry.path)
+                    target = canonical.text(entry.target or b"")
+                    raise SpooldError(
+                        errors.SYMLINK_LEAVES, f"{shown} points to {target}", at=shown
+                    )
+            case Kind.FILE:
+                raise AssertionError("a file comes with its content")
+            case _:
+                assert_never(entry.kind)
+
+    def whole(self, entry: Entry, content: memoryview) -> None:
+        """Write a file whose hash has matched."""
+        folder, _, name = entry.path.rpartition(b"/")
+        try:
+            descriptor = os.open(name, _NEW_FLAGS, entry.mode, dir_fd=self._handle(folder))
+            try:
+                write_all(descriptor, content)
+                self._dress(descriptor, entry, opened_with=entry.mode)
+            finally:
+                os.close(descriptor)
+        except OSError as error:
+            raise _target_error(entry.path, error) from error
+
+    def begin(self, entry: Entry) -> None:
+        """Open an unnamed file for what comes in pieces."""
+        folder = entry.path.rpartition(b"/")[0]
+        with _target_errors(entry.path):
+            self._large = _LargeFile(entry, self._handle(folder), unnamed=self._unnamed)
+        self._unnamed = self._large.is_unnamed
+
+    def write(self, content: memoryview) -> None:
+        """Append a piece to it."""
+        assert self._large is not None
+        with _target_errors(self._large.entry.path):
+            write_all(self._large.descriptor, content)
+
+    def commit(self) -> None:
+        """Its hash has matched: mode and times, then the name."""
+        large = self._large
+        assert large is not None
+        with _target_errors(large.entry.path):
+            self._dress(large.descriptor, large.entry)
+            large.give_name()
+        large.close()
+        self._large = None
+
+    @property
+    def warnings(self) -> list[str]:
+        """What is not in the tree, though it was in the bundle."""
+        if not self._left_out:
+            return []
+        return [f"{self._left_out} symbolic links that may lead outside were left out"]
+
+    def finish(self) -> None:
+        """Links, then folders' modes and times, deepest first; then all of it durable."""
+        try:
+            self._make_links()
+            if self._few:
+                self._sync_folders()
+            self._dress_folders()
+            with _target_errors(b"."):
+                # Renaming a folder into another one needs leave to write in itself.
+                os.fchmod(self._tree.top, _TOP_MODE)
+                if self._few:
+                    os.fsync(self._tree.top)
+                else:
+                    sync_file_system(self._path)
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        """Give handles and scratch back; what was made stays as it is."""
+        if self._large is not None:
+            self._large.close()
+            self._large = None
+        self._tree.close()
+        self._links.close()
+        self._folders.close()
+
+    def abandon(self) -> None:
+        """Remove all that was made."""
+        self.close()
+        remove_tree(self._path)
+
+    def _dress(self, descriptor: int, entry: Entry, opened_with: int = 0) -> None:
+        if self._owners:
+            os.fchown(descriptor, entry.uid, entry.gid)
+        if self._owners or opened_with != entry.mode or entry.mode & ~self._plain_modes:
+            os.fchmod(descriptor, entry.mode)
+        os.utime(descriptor, ns=(entry.mtime_ns, entry.mtime_ns))
+        if self._few:
+            os.fsync(descriptor)
+
+    def _handle(self, folder: bytes) -> int:
+        if self._few:
+            self._used.add(folder)
+        return self._tree.handle(folder)
+
+    def _make_links(self) -> None:
+        for line in self._links:
+            entry = parse_entry(line[:-1])
+            assert entry.target is not None
+            folder, _, name = entry.path.rpartition(b"/")
+            with _target_errors(entry.path):
+                handle = self._handle(folder)
+                os.symlink(entry.target, name, dir_fd=handle)
+                times = (entry.mtime_ns, entry.mtime_ns)
+                if self._owners:
+                    os.chown(name, entry.uid, entry.gid, dir_fd=handle, follow_symlinks=False)
+                os.utime(name, ns=times, dir_fd=handle, follow_symlinks=False)
+
+    def _dress_folders(self) -> None:
+        for line in self._folders:
+            path, mode, mtime_ns, uid, gid = _read_folder_line(line)
+            parent, _, name = path.rpartition(b"/")
+            with _target_errors(path):
+                descriptor = os.open(name, _FOLDER_FLAGS, dir_fd=self._tree.handle(parent))
+                try:
+                    if self._owners:
+                        os.fchown(descriptor, uid, gid)
+                    os.utime(descriptor, ns=(mtime_ns, mtime_ns))
+                    os.fchmod(descriptor, mode)
+                    if self._few:
+                        os.fsync(descriptor)
+                finally:
+                    os.close(descriptor)
+
+    def _sync_folders(self) -> None:
+        # Where they are few, each folder that got a name is fsynced while it can be opened.
+        above = {b""}
+        for folder in self._used:
+            names = folder.split(b"/")
+            above.update(b"/".join(names[:count]) for count in range(1, len(names) + 1))
+        for folder in sorted(above):
+            with _target_errors(folder):
+                os.fsync(self._tree.handle(folder))
+
+
+def _has_default_acl(folder: int) -> bool:
+    # Then open(2) does not apply the umask, and modes come out otherwise than asked for.
+    try:
+        return "system.posix_acl_default" in os.listxattr(folder)
+    except OSError:
+        return False
+
+
+class _Folders:
+    """Handles of the folder in use and of those above it."""
+
+    def __init__(self, top: int) -> None:
+        self.top = top
+        self._path = b""
+        self._names: list[bytes] = []
+        self._handles = [top]
+
+    def handle(self, path: bytes) -> int:
+        """A handle of a folder beneath the top, made if it is missing; good until the next call."""
+        if path == self._path:
+            return self._handles[-1]
+        names = path.split(b"/") if path else []
+        common = 0
+        for old, new in zip(self._names, names, strict=False):
+            if old != new:
+                break
+            common += 1
+        self._path = b"\x00"  # no path: if something fails, nothing is taken for it
+        while len(self._names) > common:
+            self._names.pop()
+            os.close(self._handles.pop())
+        for name in names[common:]:
+            self._handles.append(self._enter(name, _IMPLIED_MODE))
+            self._names.append(name)
+        self._path = path
+        return self._handles[-1]
+
+    def make(self, path: bytes) -> None:
+        """Make a folder that an entry describes: private until its time comes."""
+        parent, _, name = path.rpartition(b"/")
+        handle = self.handle(parent)
+        try:
+            os.mkdir(name, _UNFINISHED_MODE, dir_fd=handle)
+        except FileExistsError:
+            # Made on the way to another source's file; anything else stands against it.
+            os.close(os.open(name, _FOLDER_FLAGS, dir_fd=handle))
+
+    def close(self) -> None:
+        """Close all handles."""
+        while self._handles:
+            os.close(self._handles.pop())
+
+    def _enter(self, name: bytes, mode: int) -> int:
+        handle = self._handles[-1]
+        try:
+            return os.open(name, _FOLDER_FLAGS, dir_fd=handle)
+        except FileNotFoundError:
+            os.mkdir(name, _UNFINISHED_MODE, dir_fd=handle)
+            descriptor = os.open(name, _FOLDER_FLAGS, dir_fd=handle)
+            os.fchmod(descriptor, mode)
+            return descriptor
+
+
+class _LargeFile:
+    """A file without a name, or with one of our own where the file system has no O_TMPFILE."""
+
+    def __init__(self, entry: Entry, folder: int, *, unnamed: bool) -> None:
+        self.entry = entry
+        self._name = entry.path.rpartition(b"/")[2]
+        self._folder = os.dup(folder)
+        self._temporary: bytes | None = None
+        try:
+            self.descriptor = self._open(unnamed)
+        except BaseException:
+            os.close(self._folder)
+            raise
+
+    @property
+    def is_unnamed(self) -> bool:
+        return self._temporary is None
+
+    def give_name(self) -> None:
+        """Make it visible in its folder; FileExistsError where the name stands."""
+        if self._temporary is None:
+            # With either dir_fd, os.link is linkat(2) with AT_SYMLINK_FOLLOW, which /proc needs;
+            # without, link(2), which says EXDEV.
+            os.link(
+                f"/proc/self/fd/{self.descriptor}".encode(),
+                self._name,
+                src_dir_fd=self._folder,
+                dst_dir_fd=self._folder,
+                follow_symlinks=True,
+            )
+            return
+        os.link(
+            self._temporary,
+            self._name,
+            src_dir_fd=self._folder,
+            dst_dir_fd=self._folder,
+            follow_symlinks=False,
+        )
+        os.unlink(self._temporary, dir_fd=self._folder)
+        self._temporary = None
+
+    def close(self) -> None:
+        if self._temporary is not None:
+            with suppress(OSError):
+                os.unlink(self._temporary, dir_fd=self._folder)
+        os.close(self.descriptor)
+        os.close(self._folder)
+
+    def _open(self, unnamed: bool) -> int:
+        if unnamed:
+            try:
+                flags = os.O_WRONLY | os.O_TMPFILE | os.O_CLOEXEC
+                return os.open(b".", flags, 0o600, dir_fd=self._folder)
+            except OSError as error:
+                if error.errno not in _NO_UNNAMED:
+                    raise
+        self._temporary = f".{secrets.token_hex(16)}.restoring".encode()
+        return os.open(self._temporary, _NEW_FLAGS, 0o600, dir_fd=self._folder)
+
+
+def restore(
+    file: BinaryIO,
+    path: Path,
+    trust: Trust,
+    policy: Policy,
+    *,
+    links: LinkPolicy = LinkPolicy.INSIDE,
+    owners: bool = False,
+    scratch: Path | None = None,
+    threads: int | None = None,
+    report: Report | None = None,
+) -> Restored:
+    """Verify a bundle and write its tree at `path`, durably. If anything fails, there is no tree.
+
+    Raises what `bundle.reader` does, target-exists, symlink-leaves, target-collides, no-space.
+    """
+    with BundleReader(
+        file, scratch=scratch, threads=threads, report=report, phase="restore"
+    ) as reader:
+        head = verify_head(reader.read_head(), trust, policy)
+        index = reader.read_index(head, policy)
+        return restore_payload(reader, index, path, links=links, owners=owners, scratch=scratch)
+
+
+def restore_payload(
+    reader: BundleReader,
+    index: Index,
+    path: Path,
+    *,
+    links: LinkPolicy = LinkPolicy.INSIDE,
+    owners: bool = False,
+    scratch: Path | None = None,
+) -> Restored:
+    """The second half of `restore`, for who has something to do between head and payload."""
+    few = index.head.manifest.entries.count <= _FEW_ENTRIES
+    sink = TreeSink(path, links=links, owners=owners, scratch=scratch, few=few)
+    try:
+        reader.read_payload(index, sink)
+        sink.finish()
+    except BaseException:
+        sink.abandon()
+        raise
+    return Restored(index.head, tuple(sink.warnings))
+
+
+def _stays_inside(entry: Entry) -> bool:
+    # Only what holds whatever the other links of the tree are: `..` first, no more of them than
+    # folders above the link, and none after a name, which might be a link itself.
+    assert entry.target is not None
+    depth = entry.path.count(b"/")
+    if entry.target.startswith(b"/"):
+        return False
+    below = False
+    for segment in entry.target.split(b"/"):
+        if segment == b"..":
+            depth -= 1
+            if below or depth < 0:
+                return False
+        elif segment not in {b"", b"."}:
+            below = True
+    return True
+
+
+def _folder_line(entry: Entry) -> bytes:
+    # Sorts deepest first.
+    depth = 999 - entry.path.count(b"/")
+    numbers = f"{entry.mode} {entry.mtime_ns} {entry.uid} {entry.gid}"
+    return f"{depth:03d} {entry.path.hex()} {numbers}".encode()
+
+
+def _read_folder_line(line: bytes) -> tuple[bytes, int, int, int, int]:
+    _, path, mode, mtime_ns, uid, gid = line.decode().split(" ")
+    return bytes.fromhex(path), int(mode), int(mtime_ns), int(uid), int(gid)
+
+
+def _umask() -> int:
+    # Asking with umask(2) would change it for all threads for a moment.
+    with open("/proc/self/status", encoding="ascii", errors="replace") as status:
+        for line in status:
+            if line.startswith("Umask:"):
+                return int(line.split()[1], 8)
+    return 0o777
+
+
+@contextmanager
+def _target_errors(path: bytes) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise _target_error(path, error) from error
+
+
+def _target_error(path: bytes, error: OSError) -> SpooldError:
+    shown = canonical.text(path)
+    if error.errno in {errno.EEXIST, errno.ENOTDIR, errno.ELOOP}:
+        return SpooldError(
+            errors.TARGET_COLLIDES, f"{shown}: another entry stands in its place", at=shown
+        )
+    full = error.errno in {errno.ENOSPC, errno.EDQUOT}
+    code = errors.NO_SPACE if full else errors.DISK_ERROR
+    return SpooldError(code, f"{shown}: {error.strerror}", at=shown)

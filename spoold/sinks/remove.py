@@ -1,0 +1,58 @@
+"""Removes trees that were restored: folders in them may have any mode.
+
+Not guaranteed: anything against someone who changes the tree meanwhile; it is meant for spoold's
+own private folders. Links are removed, never followed.
+"""
+
+import os
+import stat
+from contextlib import suppress
+
+_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+def remove_tree(path: str | bytes | os.PathLike[str]) -> None:
+    """Remove a file, a link, or a folder with all that is in it, whatever their modes.
+
+    What is missing is fine. Raises OSError.
+    """
+    parent, name = os.path.split(os.path.abspath(os.fsencode(path)))
+    try:
+        handle = os.open(parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return
+    # A stack of folders that are being emptied: their parent's handle is one below.
+    stack = [(handle, [name])]
+    try:
+        while stack:
+            handle, names = stack[-1]
+            if not names:
+                os.close(handle)
+                stack.pop()
+                if stack:
+                    os.rmdir(stack[-1][1].pop(), dir_fd=stack[-1][0])
+                continue
+            below = _remove_or_open(handle, names[-1])
+            if below is None:
+                names.pop()
+            else:
+                with os.scandir(below) as found:
+                    stack.append((below, [os.fsencode(item.name) for item in found]))
+    finally:
+        for handle, _ in stack:
+            with suppress(OSError):
+                os.close(handle)
+
+
+def _remove_or_open(handle: int, name: bytes) -> int | None:
+    """Unlink a name; of a folder, return a handle, made writable so that it can be emptied."""
+    try:
+        status = os.stat(name, dir_fd=handle, follow_symlinks=False)
+        if not stat.S_ISDIR(status.st_mode):
+            os.unlink(name, dir_fd=handle)
+            return None
+        if status.st_mode & 0o700 != 0o700:
+            os.chmod(name, 0o700, dir_fd=handle)
+        return os.open(name, _FLAGS, dir_fd=handle)
+    except FileNotFoundError:
+        return None

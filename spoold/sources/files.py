@@ -1,0 +1,435 @@
+"""The files source: a folder or file beneath a configured root, walked without following links.
+
+Every step is taken relative to a directory handle and with O_NOFOLLOW, so that a folder which is
+swapped for a symbolic link during the walk ends it with an error, never outside the root.
+
+Which paths: a file, link or folder is taken when `include` matches it or a folder above it and
+`exclude` matches neither (see `globs`); folders above what is taken come along. The path in the
+bundle is `<into>/<path under the source>`; a single file's path under the source is its name.
+Symbolic links are recorded, not followed. FIFOs, sockets and devices are left out and counted.
+"""
+
+import errno
+import os
+import stat
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import BinaryIO, ClassVar, Final, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from spoold import canonical, errors
+from spoold.bundle.entry import SYMLINK_MODE, Kind, SourceEntry, clamp_mtime
+from spoold.bundle.paths import path_fault
+from spoold.errors import SpooldError
+from spoold.sources import globs
+
+Problem = Callable[[bytes, SpooldError], None]
+
+_FILE_FLAGS: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
+_FOLDER_FLAGS: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_BLOCK_BYTES = 512  # the unit of st_blocks
+# A listing's lines sort by name, a folder's as "name/", and carry what the name is.
+_MARK: Final = b"\x00"
+_FILE, _LINK, _OTHER, _DIR = b"f", b"l", b"o", b"d"
+
+
+class FilesSpec(BaseModel):
+    """A request's source of kind `files`."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+
+    kind: Literal["files"]
+    root: str = Field(description="a key of [roots] in the configuration", min_length=1)
+    path: str = Field(default="", description="a folder or file beneath the root; empty: all of it")
+    include: list[str] = Field(default=["**"], min_length=1)
+    exclude: list[str] = Field(default=[])
+    into: str | None = Field(default=None, description="the folder in the bundle")
+
+    @field_validator("include", "exclude")
+    @classmethod
+    def _check_patterns(cls, patterns: list[str]) -> list[str]:
+        for pattern in patterns:
+            if what := globs.fault(pattern):
+                raise ValueError(f"the pattern {canonical.text(pattern)!r} {what}")
+        return patterns
+
+    @field_validator("into")
+    @classmethod
+    def _check_into(cls, into: str | None) -> str | None:
+        if into is not None and (what := path_fault(into.encode("utf-8", "replace"))):
+            raise ValueError(f"it is the path of a folder in the bundle, but {what}")
+        return into
+
+
+@dataclass(slots=True)
+class _NotCarried:
+    """What was met and has no place in a bundle."""
+
+    sparse: int = 0
+    hard_links: int = 0
+    attributes: int = 0
+    lists: int = 0
+    others: int = 0
+    times: int = 0
+    _watch_attributes: bool = field(default=True)
+
+    def look(self, descriptor: int, status: os.stat_result) -> None:
+        """Count what a file or folder has that is not carried."""
+        if status.st_nlink > 1 and not stat.S_ISDIR(status.st_mode):
+            self.hard_links += 1
+        if status.st_blocks * _BLOCK_BYTES < status.st_size and status.st_blocks:
+            self.sparse += 1
+        elif not status.st_blocks and status.st_size > 4096:
+            self.sparse += 1  # a small file without blocks is stored in its inode
+        if clamp_mtime(status.st_mtime_ns) != status.st_mtime_ns:
+            self.times += 1
+        if self._watch_attributes:
+            try:
+                names = os.listxattr(descriptor)
+            except OSError:
+                self._watch_attributes = False
+                return
+            if names:
+                acl = any(name.startswith("system.posix_acl_") for name in names)
+                self.lists += acl
+                self.attributes += any(not name.startswith("system.posix_acl_") for name in names)
+
+    def warnings(self) -> list[str]:
+        """A sentence for each kind there was."""
+        sentences = (
+            (self.others, "FIFOs, sockets or devices were left out"),
+            (self.sparse, "sparse files are carried in full"),
+            (self.hard_links, "files have further hard links: each is carried by itself"),
+            (self.attributes, "files or folders have extended attributes: not carried"),
+            (self.lists, "files or folders have access control lists: not carried"),
+            (self.times, "times outside 1653 to 2286 are carried as the nearest"),
+        )
+        return [f"{count} {sentence}" for count, sentence in sentences if count]
+
+
+def labels(specs: Iterable[FilesSpec]) -> list[str]:
+    """A name for each source of one request, different from the others: its entries' `source`."""
+    found: dict[str, int] = {}
+    names = []
+    for spec in specs:
+        name = "/".join(filter(None, (f"files:{spec.root}", spec.path.strip("/"))))
+        found[name] = number = found.get(name, 0) + 1
+        names.append(name if number == 1 else f"{name} ({number})")
+    return names
+
+
+def raise_it(_path: bytes, error: SpooldError) -> None:
+    """What to do with a problem of one entry where nothing may be left out."""
+    raise error
+
+
+class FilesSource:
+    """Walks what one spec names."""
+
+    Spec: ClassVar[type[FilesSpec]] = FilesSpec
+
+    def __init__(
+        self, spec: FilesSpec, roots: Mapping[str, Path], *, label: str | None = None
+    ) -> None:
+        if spec.root not in roots:
+            known = ", ".join(sorted(roots)) or "none is configured"
+            raise SpooldError(
+                errors.ROOT_UNKNOWN, f"{canonical.text(spec.root)}; there are: {known}", at="root"
+            )
+        self._root = roots[spec.root]
+        self._spec = spec
+        self._segments = _segments(spec.path)
+        self._into = b"" if spec.into is None else os.fsencode(spec.into)
+        self._include, self._exclude = globs.Globs(spec.include), globs.Globs(spec.exclude)
+        self._not_carried = _NotCarried()
+        self.label = label or labels([spec])[0]
+
+    @property
+    def warnings(self) -> list[str]:
+        """After the walk: what was met and is not carried."""
+        return self._not_carried.warnings()
+
+    def entries(self, on_problem: Problem = raise_it) -> Iterator[SourceEntry]:
+        """Yield the entries in bundle order; whoever takes one closes its content.
+
+        Raises path-outside-root, source-missing or source-unreadable for the source itself. A
+        file or folder in it that is unreadable, has vanished or is too deep goes to `on_problem`,
+        and, where that returns, is left out.
+        """
+        folder, name = self._open_top()
+        try:
+            if name is None:
+                yield from self._walk(folder, on_problem)
+                return
+            path = b"/".join(filter(None, (self._into, name)))
+            if self._takes(name, folder=False, taken=self._include.all):
+                entry = self._leaf(folder, name, _FILE, path, on_problem)
+                if entry is not None:
+                    yield entry
+        finally:
+            os.close(folder)
+
+    def measure(self) -> tuple[int, int]:
+        """Files and bytes that a walk finds now: for progress, unreadable ones left out."""
+        files = size = 0
+        counter = FilesSource(self._spec, {self._spec.root: self._root}, label=self.label)
+        for entry in counter.entries(lambda _path, _error: None):
+            if isinstance(entry.content, int):
+                os.close(entry.content)
+                files += 1
+                size += entry.size or 0
+        return files, size
+
+    def open_file(self) -> BinaryIO:
+        """Open the one file that the source is, for reading.
+
+        Raises path-outside-root, source-missing (also for a folder) or source-unreadable.
+        """
+        folder, name = self._open_top()
+        try:
+            if name is None:
+                shown = canonical.text(self._spec.path)
+                raise SpooldError(
+                    errors.SOURCE_MISSING, f"{shown} is a folder, not a file", at="path"
+                )
+            descriptor = os.open(name, _FILE_FLAGS, dir_fd=folder)
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                os.close(descriptor)
+                raise _changed(name, "it is no regular file any more")
+            return open(descriptor, "rb", buffering=0)
+        except OSError as error:
+            raise _top_error(self._spec, error, canonical.text(name or b"")) from error
+        finally:
+            os.close(folder)
+
+    def _open_top(self) -> tuple[int, bytes | None]:
+        """A handle of the source's folder; or of the one that holds the file, and its name."""
+        try:
+            folder = os.open(self._root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except OSError as error:
+            raise _top_error(self._spec, error, "the root") from error
+        for number, segment in enumerate(self._segments):
+            shown = canonical.text(b"/".join(self._segments[: number + 1]))
+            try:
+                status = os.stat(segment, dir_fd=folder, follow_symlinks=False)
+                last = number == len(self._segments) - 1
+                if last and stat.S_ISREG(status.st_mode):
+                    return folder, segment
+                if stat.S_ISLNK(status.st_mode):
+                    raise SpooldError(
+                        errors.PATH_OUTSIDE_ROOT, f"{shown} is a symbolic link", at="path"
+                    )
+                following = os.open(segment, _FOLDER_FLAGS, dir_fd=folder)
+            except OSError as error:
+                os.close(folder)
+                raise _top_error(self._spec, error, shown) from error
+            except SpooldError:
+                os.close(folder)
+                raise
+            os.close(folder)
+            folder = following
+        return folder, None
+
+    def _walk(self, top: int, on_problem: Problem) -> Iterator[SourceEntry]:
+        # Depth first with a stack of open folders: depth costs handles, not nested generators.
+        entry = self._folder(top, self._into) if self._into else None
+        stack = [_Level(os.dup(top), b"", self._include.all, _listing(top), entry)]
+        try:
+            if self._include.all:
+                yield from _come_along(stack)
+            while stack:
+                level = stack[-1]
+                if not level.names:
+                    os.close(stack.pop().descriptor)
+                    continue
+                name, _, kind = level.names.pop().rpartition(_MARK)
+                under = level.under + name
+                taken = level.taken
+                if not taken or self._spec.exclude:
+                    answer = self._takes(under.rstrip(b"/"), folder=kind == _DIR, taken=taken)
+                    if answer is None:
+                        continue
+                    taken = answer
+                path = b"/".join((self._into, under)) if self._into else under
+                if kind == _DIR:
+                    below = self._descend(level, name, path[:-1], on_problem)
+                    if below is not None:
+                        stack.append(_Level(below[0], under, taken, below[1], below[2]))
+                        if taken:
+                            yield from _come_along(stack)
+                elif taken:
+                    found = self._leaf(level.descriptor, name, kind, path, on_problem)
+                    if found is not None:
+                        yield from _come_along(stack)
+                        yield found
+        finally:
+            for level in stack:
+                os.close(level.descriptor)
+
+    def _takes(self, under: bytes, *, folder: bool, taken: bool) -> bool | None:
+        """None: left out with all beneath. Else whether it is taken, and so all beneath it."""
+        text = os.fsdecode(under)
+        if self._exclude.match(text, folder=folder):
+            return None
+        return taken or self._include.match(text, folder=folder)
+
+    def _leaf(
+        self, folder: int, name: bytes, kind: bytes, path: bytes, on_problem: Problem
+    ) -> SourceEntry | None:
+        if kind == _OTHER:
+            self._not_carried.others += 1
+            return None
+        try:
+            return (
+                self._file(folder, name, path)
+                if kind == _FILE
+                else _link(folder, name, path, self.label)
+            )
+        except OSError as error:
+            on_problem(path, _problem(path, error))
+        except SpooldError as error:
+            on_problem(path, error)
+        return None
+
+    def _file(self, folder: int, name: bytes, path: bytes) -> SourceEntry:
+        descriptor = os.open(name, _FILE_FLAGS, dir_fd=folder)
+        try:
+            status = os.fstat(descriptor)
+            if not stat.S_ISREG(status.st_mode):
+                raise _changed(path, "it is no regular file any more")
+            self._not_carried.look(descriptor, status)
+        except BaseException:
+            os.close(descriptor)
+            raise
+        return SourceEntry(
+            path,
+            Kind.FILE,
+            status.st_mode & 0o777,
+            clamp_mtime(status.st_mtime_ns),
+            status.st_uid,
+            status.st_gid,
+            self.label,
+            status.st_size,
+            None,
+            None,
+            descriptor,
+        )
+
+    def _descend(
+        self, level: "_Level", name: bytes, path: bytes, on_problem: Problem
+    ) -> tuple[int, list[bytes], SourceEntry] | None:
+        if fault := path_fault(path):
+            shown = canonical.text(path[:200])
+            on_problem(path, SpooldError(errors.PATH_UNSUPPORTED, f"{shown}: {fault}", at=shown))
+            return None
+        try:
+            descriptor = os.open(name[:-1], _FOLDER_FLAGS, dir_fd=level.descriptor)
+            try:
+                return descriptor, _listing(descriptor), self._folder(descriptor, path)
+            except BaseException:
+                os.close(descriptor)
+                raise
+        except OSError as error:
+            on_problem(path, _problem(path, error))
+            return None
+
+    def _folder(self, descriptor: int, path: bytes) -> SourceEntry:
+        status = os.fstat(descriptor)
+        self._not_carried.look(descriptor, status)
+        return SourceEntry(
+            path,
+            Kind.DIR,
+            status.st_mode & 0o777,
+            clamp_mtime(status.st_mtime_ns),
+            status.st_uid,
+            status.st_gid,
+            self.label,
+        )
+
+
+@dataclass(slots=True)
+class _Level:
+    """A folder that is being walked."""
+
+    descriptor: int
+    under: bytes  # its path beneath the source, with a "/" at its end
+    taken: bool  # with all that is in it
+    names: list[bytes]  # what is left of its listing, the next one last
+    waiting: SourceEntry | None  # its own entry, until something in it is taken
+
+
+def _come_along(stack: list[_Level]) -> Iterator[SourceEntry]:
+    for level in stack:
+        if level.waiting is not None:
+            entry, level.waiting = level.waiting, None
+            yield entry
+
+
+def _listing(descriptor: int) -> list[bytes]:
+    # One small bytes object a name, for folders with a million of them. Devices are told apart
+    # here, before anything is opened: opening one can already do something.
+    lines = []
+    with os.scandir(descriptor) as found:
+        for item in found:
+            name = os.fsencode(item.name)
+            if item.is_file(follow_symlinks=False):
+                lines.append(name + _MARK + _FILE)
+            elif item.is_dir(follow_symlinks=False):
+                lines.append(name + b"/" + _MARK + _DIR)
+            elif item.is_symlink():
+                lines.append(name + _MARK + _LINK)
+            else:
+                lines.append(name + _MARK + _OTHER)
+    lines.sort(reverse=True)
+    return lines
+
+
+def _link(folder: int, name: bytes, path: bytes, label: str) -> SourceEntry:
+    status = os.stat(name, dir_fd=folder, follow_symlinks=False)
+    target = os.readlink(name, dir_fd=folder)
+    return SourceEntry(
+        path,
+        Kind.SYMLINK,
+        SYMLINK_MODE,
+        clamp_mtime(status.st_mtime_ns),
+        status.st_uid,
+        status.st_gid,
+        label,
+        target=target,
+    )
+
+
+def _segments(path: str) -> list[bytes]:
+    """The segments of a request's path. Raises path-outside-root."""
+    raw = os.fsencode(path)
+    segments = [segment for segment in raw.rstrip(b"/").split(b"/") if segment != b"."]
+    if raw.startswith(b"/") or b".." in segments or b"\0" in raw:
+        raise SpooldError(
+            errors.PATH_OUTSIDE_ROOT, f"{canonical.text(raw)} is no path beneath it", at="path"
+        )
+    return [segment for segment in segments if segment]
+
+
+def _top_error(spec: FilesSpec, error: OSError, shown: str) -> SpooldError:
+    where = f"{shown} (root {canonical.text(spec.root)})"
+    if error.errno == errno.ELOOP:
+        return SpooldError(errors.PATH_OUTSIDE_ROOT, f"{where} is a symbolic link", at="path")
+    if error.errno in {errno.ENOENT, errno.ENOTDIR}:
+        what = "does not exist" if error.errno == errno.ENOENT else "is neither file nor folder"
+        return SpooldError(errors.SOURCE_MISSING, f"{where} {what}", at="path")
+    return SpooldError(errors.SOURCE_UNREADABLE, f"{where}: {error.strerror}", at="path")
+
+
+def _problem(path: bytes, error: OSError) -> SpooldError:
+    # What vanished, or became a link or a file, after it was listed.
+    if error.errno in {errno.ENOENT, errno.ELOOP, errno.ENOTDIR, errno.EINVAL}:
+        return _changed(path, "it vanished or became something else while it was read")
+    shown = canonical.text(path)
+    return SpooldError(errors.SOURCE_UNREADABLE, f"{shown}: {error.strerror}", at=shown)
+
+
+def _changed(path: bytes, what: str) -> SpooldError:
+    shown = canonical.text(path)
+    return SpooldError(errors.SOURCE_CHANGED, f"{shown}: {what}", at=shown)
