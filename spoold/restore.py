@@ -43,7 +43,13 @@ class Restorer:
         try:
             sink = TreeSink(quarantine)
             head = reader.verify(
-                file, trust, policy, visitor=_Filter(self, sink), scratch=parent, report=report
+                file,
+                trust,
+                policy,
+                visitor=_Filter(self, sink),
+                scratch=parent,
+                report=report,
+                phase="restore",
             )
             sink.finish()
             self.warnings = tuple(sink.warnings)

@@ -211,7 +211,7 @@ def verify(
     from spoold.bundle import reader
 
     keyring, own_site = _keyring(keys, site, spool_path)
-    policy = reader.Policy(site=own_site, now=datetime.now(UTC))
+    policy = reader.Policy(site=own_site, now=datetime.now(UTC), codec=reader.named_codec(bundle))
     with (
         _opened(bundle) as file,
         output.Progress(str(bundle), quiet=as_json) as progress,
@@ -270,7 +270,7 @@ def restore(
     if only is not None and (wrong := globs.fault(only)):
         raise click.BadParameter(f"{only!r} {wrong}", param_hint="--only")
     keyring, own_site = _keyring(keys, site, spool_path)
-    policy = reader.Policy(site=own_site, now=datetime.now(UTC))
+    policy = reader.Policy(site=own_site, now=datetime.now(UTC), codec=reader.named_codec(bundle))
     restorer = Restorer(folder, only)
     with (
         _opened(bundle) as file,

@@ -304,3 +304,15 @@ def test_a_variable_that_is_nearly_a_key_is_warned_of(spool: Spool) -> None:
     )
     names = ("SPOOLD_WORKER_ID", "SPOOLD_WORKER_LIFELINE", "SPOOLD_WORKER_EVENTS")
     assert load(spool, {**dict.fromkeys(names, "1"), "SPOOLD_SITE": "a"}).warnings == ()
+
+
+def test_a_table_may_be_added_at_the_end_of_the_template(spool: Spool) -> None:
+    write(spool, config.template("site-a") + '[roots]\nevidence = "/srv/evidence"\n')
+    assert load(spool).roots == {"evidence": Path("/srv/evidence")}
+
+
+def test_a_key_outside_its_table_is_told_where_it_belongs(spool: Spool) -> None:
+    write(spool, 'settle_seconds = 1\n[intake]\nsite = "a"\n')
+    message = refusal(spool)
+    assert "settle_seconds: no such key; it belongs under [intake]" in message
+    assert "intake.site: no such key; it belongs above all tables" in message
