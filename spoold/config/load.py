@@ -374,10 +374,12 @@ def _known(key: Key) -> Iterator[str]:
 
 
 def _nearest(name: str, known: Sequence[str]) -> str:
+    leaf = name.rpartition(".")[2]
+    for key in known:
+        table, _, key_leaf = key.rpartition(".")
+        if key_leaf == leaf:  # a good key under the wrong table, or above all tables
+            return f"; it belongs under [{table}]" if table else "; it belongs above all tables"
     close = difflib.get_close_matches(name, known, 1, 0.6)
-    if not close:  # a key that was put under the wrong table
-        leaf = name.rpartition(".")[2]
-        close = [key for key in known if key.rpartition(".")[2] == leaf][:1]
     return f"; did you mean {close[0]}?" if close else ""
 
 

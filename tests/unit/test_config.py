@@ -143,7 +143,7 @@ jobs = 30
         (3, "intake.setle_seconds", "did you mean intake.settle_seconds?"),
         (4, "intake.settle_seconds", "not a valid number"),
         (5, "intake.max_request_bytes", "no size"),
-        (6, "intake.max_attempts", "did you mean retry.max_attempts?"),
+        (6, "intake.max_attempts", "it belongs under [retry]"),
         (7, "workerz", "did you mean workers?"),
         (10, "workers.count", "not a valid integer"),
         (11, "workers.drain_seconds", "finite"),
