@@ -6,21 +6,20 @@ Crash: everything is made in scratch; an attempt that does not finish leaves not
 import os
 import re
 import unicodedata
-from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Final, Literal
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from spoold.actions.context import Action, ActionSettings, Context, Outcome
 from spoold.actions.request import Envelope, Part, Size
 from spoold.bundle.entry import Report
+from spoold.bundle.frames import Codec
 from spoold.bundle.manifest import (
     DEFAULT_CHUNK_SIZE,
     MAX_CHUNK_SIZE,
     MIN_CHUNK_SIZE,
-    Codec,
     Compression,
 )
 from spoold.bundle.writer import BuiltBundle, BundleWriter, ManifestFields
@@ -31,7 +30,6 @@ from spoold.spool import Folder
 from spoold.status import Progress
 
 _MAX_SLUG = 80
-_LEVELS: Final[Mapping[Codec, range]] = {Codec.ZSTD: range(1, 20), Codec.GZIP: range(1, 10)}
 
 
 class CompressionSpec(Part):
@@ -39,6 +37,14 @@ class CompressionSpec(Part):
 
     codec: Annotated[Codec, Field(strict=False)] = Codec.ZSTD
     level: Annotated[int, Field(ge=1, le=19)] | None = None
+
+    @model_validator(mode="after")
+    def _has_level(self) -> "CompressionSpec":
+        if self.level is not None and self.level not in self.codec.levels:
+            raise ValueError(
+                f"{self.codec} has levels {self.codec.levels[0]} to {self.codec.levels[-1]}"
+            )
+        return self
 
     def compression(self) -> Compression:
         """The codec and level that the writer uses."""
@@ -60,7 +66,7 @@ def run(context: Context) -> Outcome:
     """Build the bundle that the request asks for, ready to be published in `processed/`."""
     request = BundleRequest.model_validate(context.request)
     built, warnings = build(request, context)
-    name = f"{built.bundle_id}{built.suffix}".encode()
+    name = f"{built.manifest.bundle_id}{built.suffix}".encode()
     return Outcome(
         result={
             "bundle": name.decode(),

@@ -19,7 +19,7 @@ from spoold.actions.request import Envelope, Part, Text
 from spoold.bundle.reader import BundleReader, Policy, open_bundle, verify_head
 from spoold.publish import Made
 from spoold.sinks.files import TreeSink
-from spoold.sources.files import open_beneath
+from spoold.sources.files import FilesSource, FilesSpec
 from spoold.spool import Folder
 
 
@@ -93,7 +93,8 @@ def _open(context: Context) -> Iterator[BinaryIO]:
             yield file
         return
     request = RehydrateRequest.model_validate(context.request)
-    with open_beneath(context.settings.roots, request.bundle.root, request.bundle.path) as file:
+    spec = FilesSpec(kind="files", root=request.bundle.root, path=request.bundle.path)
+    with FilesSource(spec, context.settings.roots).open_file() as file:
         yield file
 
 

@@ -104,6 +104,7 @@ class Daemon:
             notify("STOPPING=1")
             self._stop.set()
             self._intake.wake()
+            self._maintenance.wake()
             for thread in threads:
                 thread.join()
             self._drain(signals)

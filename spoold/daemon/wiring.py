@@ -12,8 +12,7 @@ from spoold import errors, postgres, spool
 from spoold.actions.context import ActionSettings
 from spoold.config import Config
 from spoold.errors import SpooldError
-from spoold.intake.request import Idempotency
-from spoold.intake.settings import IntakeSettings, WriterCheck
+from spoold.intake.settings import Idempotency, IntakeSettings, WriterCheck
 from spoold.queue import binding, migrate
 from spoold.queue.database import Database
 from spoold.queue.job import RetryPolicy

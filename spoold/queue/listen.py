@@ -4,51 +4,76 @@ A hint only. It is lost while the connection is away and behind a transaction po
 polls all the same, and what a poll finds is the truth.
 """
 
+import enum
+import select
 import time
 import uuid
-from dataclasses import dataclass
-from typing import Final
+from contextlib import suppress
 
+import psycopg
+from psycopg.rows import TupleRow
+
+from spoold.errors import SpooldError
 from spoold.postgres import connect, database_errors
 
-_JOB: Final = "spoold_job"
-_GONE: Final = "spoold_gone"
 
+class Channel(enum.StrEnum):
+    """What is told, and whose id stands in the payload."""
 
-@dataclass(frozen=True, slots=True)
-class Heard:
-    """`jobs`: something may be claimed. `gone`: a job of this worker was taken away."""
-
-    jobs: bool
-    gone: bool
+    JOBS = "spoold_job"  # jobs of this spool may be claimed
+    GONE = "spoold_gone"  # a job of this worker was taken away
 
 
 class Listener:
-    """A connection of its own that listens for one spool, and for one worker's losses."""
+    """A connection of its own that listens on one channel for one id.
 
-    def __init__(self, conninfo: str, spool: uuid.UUID, worker: uuid.UUID | None = None) -> None:
-        self._spool = str(spool)
-        self._worker = str(worker) if worker else None
-        self._connection = connect(conninfo, "spoold listen")
-        with database_errors():
-            self._connection.execute(f"listen {_JOB}")
-            if worker:
-                self._connection.execute(f"listen {_GONE}")
+    It connects when first asked to wait, and again by itself after the connection was lost.
+    """
 
-    def wait(self, timeout_seconds: float) -> Heard:
-        """Wait for something that concerns us, at most so long. Raises database-away."""
+    def __init__(self, conninfo: str, channel: Channel, about: uuid.UUID) -> None:
+        self._conninfo = conninfo
+        self._channel = channel
+        self._about = str(about)
+        self._connection: psycopg.Connection[TupleRow] | None = None
+
+    def wait(self, timeout_seconds: float, interrupt: int | None = None) -> bool:
+        """Wait at most so long, or until `interrupt` is readable; whether our id was called.
+
+        Without a database it waits all the same: it is only a hint that is missing.
+        """
         deadline = time.monotonic() + timeout_seconds
-        jobs = gone = False
-        with database_errors():
-            while not (jobs or gone):
+        waiting_for = [] if interrupt is None else [interrupt]
+        try:
+            connection = self._listening()
+            while not self._called(connection):
                 left = deadline - time.monotonic()
-                for notice in self._connection.notifies(timeout=max(0.0, left), stop_after=1):
-                    jobs |= notice.channel == _JOB and notice.payload == self._spool
-                    gone |= notice.channel == _GONE and notice.payload == self._worker
                 if left <= 0:
-                    break
-        return Heard(jobs, gone)
+                    return False
+                readable, _, _ = select.select([connection.fileno(), *waiting_for], [], [], left)
+                if interrupt in readable:
+                    return False
+        except SpooldError:
+            self.close()
+            select.select(waiting_for, [], [], max(0.0, deadline - time.monotonic()))
+            return False
+        return True
 
     def close(self) -> None:
         """Close the connection."""
-        self._connection.close()
+        if self._connection is not None:
+            with suppress(psycopg.Error):
+                self._connection.close()
+            self._connection = None
+
+    def _listening(self) -> psycopg.Connection[TupleRow]:
+        if self._connection is None:
+            self._connection = connect(self._conninfo, "spoold listen")
+            with database_errors():
+                self._connection.execute(f"listen {self._channel}")
+        return self._connection
+
+    def _called(self, connection: psycopg.Connection[TupleRow]) -> bool:
+        with database_errors():
+            return any(
+                notice.payload == self._about for notice in list(connection.notifies(timeout=0))
+            )

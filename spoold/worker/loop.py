@@ -26,7 +26,7 @@ from spoold.errors import SpooldError
 from spoold.publish import Ending
 from spoold.queue.database import Database
 from spoold.queue.job import Claim
-from spoold.queue.listen import Listener
+from spoold.queue.listen import Channel, Listener
 from spoold.queue.store import Store
 from spoold.worker.attempt import Attempt, Became, Site
 from spoold.worker.live import LiveStatus
@@ -60,6 +60,8 @@ class Worker:
         self._spool = site.tree.identity().spool
         self._live = LiveStatus(site.tree, site.host)
         self._stopping = threading.Event()
+        # A signal handler writes to it: what waits for work wakes up at once.
+        self._woken, self._wake = os.pipe()
         self._ended = threading.Event()
         # The claim that the beating thread watches; None while nothing can be taken away.
         self._held: Claim | None = None
@@ -67,6 +69,7 @@ class Worker:
     def drain(self) -> None:
         """Finish the running attempt, then end. Safe to call from a signal handler."""
         self._stopping.set()
+        os.write(self._wake, b"x")
 
     def run(self) -> None:
         """Work until drained."""
@@ -86,7 +89,7 @@ class Worker:
                 store.leave(self._id)
 
     def _work(self, store: Store) -> None:
-        listener = Listener(self._conninfo, self._spool)
+        listener = Listener(self._conninfo, Channel.JOBS, self._spool)
         while not self._stopping.is_set():
             try:
                 claims = store.claim(self._id) or store.claim_publishing(self._id)
@@ -98,7 +101,8 @@ class Worker:
             for claim in claims:
                 self._run(claim, store)
             if not claims:
-                self._wait(listener)
+                # NOTIFY is a hint, the pause is the truth.
+                listener.wait(self._pause(), self._woken)
         listener.close()
 
     def _run(self, claim: Claim, store: Store) -> None:
@@ -129,13 +133,6 @@ class Worker:
     def _let_go(self) -> None:
         self._held = None
 
-    def _wait(self, listener: Listener) -> None:
-        """Until there may be something to claim; NOTIFY is a hint, the pause is the truth."""
-        try:
-            listener.wait(self._pause())
-        except SpooldError:
-            self._stopping.wait(self._pause())
-
     def _pause(self) -> float:
         return self._settings.poll_seconds * random.uniform(0.8, 1.2)  # noqa: S311  # jitter
 
@@ -147,16 +144,11 @@ class Worker:
 
     def _beat_for_ever(self) -> None:
         store = self._store("spoold beat")
-        listener = Listener(self._conninfo, self._spool, self._id)
+        listener = Listener(self._conninfo, Channel.GONE, self._id)
         due = 0.0
         while not self._ended.is_set():
             self._live.tick()
-            try:
-                gone = listener.wait(_TICK_SECONDS).gone
-            except SpooldError:
-                gone = False
-                self._ended.wait(_TICK_SECONDS)
-            if gone or time.monotonic() >= due:
+            if listener.wait(_TICK_SECONDS) or time.monotonic() >= due:
                 due = time.monotonic() + self._settings.beat_seconds
                 with suppress(SpooldError):  # away: attempts wait at their next guarded write
                     self._beat(store)

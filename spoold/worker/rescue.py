@@ -48,6 +48,10 @@ class Maintenance:
         self._dead.put(worker)
         self._awake.set()
 
+    def wake(self) -> None:
+        """Do a round now, or see that it is time to stop."""
+        self._awake.set()
+
     def run(self, stop: threading.Event) -> None:
         """Until stopped. A database that is away is waited for."""
         away = False
