@@ -74,9 +74,9 @@ create table spoold.job (
   constraint job_worker check (worker is null or state in ('running', 'publishing')),
   constraint job_finished check ((finished_at is not null) =
     (state in ('succeeded', 'duplicate', 'failed', 'rejected', 'cancelled'))),
-  -- only what was rejected at the door may lack a request
+  -- only what was rejected at the door may lack an action; a dropped bundle has no request
   constraint job_runnable check (state not in ('scheduled', 'queued', 'running')
-    or (action is not null and request is not null and request_sha256 is not null)),
+    or (action is not null and (request is null or request_sha256 is not null))),
   constraint job_outcome check ((outcome is not null) =
     (state not in ('scheduled', 'queued', 'running'))),
   constraint job_outcome_state check (outcome is null or coalesce(outcome ->> 'state', '')
