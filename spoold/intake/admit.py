@@ -2,7 +2,7 @@
 
 (a) the `queued` status with the new job id; (b) rename, no replace, to `claimed/<job id>.<name>`;
 (c) writer check again; (d) a request is read once, checked, and put on an inode of our own;
-(e) files and folders are synced; (f) one transaction inserts the rows.
+(e) contents, then folders are synced; (f) one transaction inserts the rows.
 
 Guarantees: after (f) nothing here writes a status of these jobs; no drop has two rows; a drop that
 has no row yet is in the inbox or in `claimed/`, under the id of the row it will have.
@@ -25,7 +25,7 @@ import structlog
 from spoold import errors
 from spoold.canonical import text
 from spoold.errors import SpooldError
-from spoold.intake.claimed import FULL, Claimed, prepare, rejected_instead
+from spoold.intake.claimed import FULL, Claimed, is_copy, prepare, rejected_instead
 from spoold.intake.complete import Wait
 from spoold.intake.inbox import Found
 from spoold.intake.look import GoneError, Looked, Memory
@@ -225,12 +225,17 @@ class Admitter:
         claimed.reason, claimed.said_queued = wait.reason, True
 
     def _sync(self, ready: Sequence[tuple[Claimed, Admission]]) -> None:
+        """Make contents durable, then names: a copy replaces its drop only when it is on disk."""
         if len(ready) > _FSYNC_EACH:
             sync_file_system(os.fsdecode(self._claimed))
-            return
-        for claimed, admission in ready:
-            if admission.error is None or admission.drop_sha256 is not None:
-                sync_file(os.fsdecode(claimed.path))
+        else:
+            for claimed, admission in ready:
+                if admission.error is None or claimed.copy is not None:
+                    sync_file(os.fsdecode(claimed.copy or claimed.path))
+        for claimed, _ in ready:
+            if claimed.copy is not None:
+                os.rename(claimed.copy, claimed.path)
+                claimed.copy = None
         sync_folder(os.fsdecode(self._claimed))
         sync_folder(os.fsdecode(self._inbox))
 
@@ -305,7 +310,7 @@ class Admitter:
         for name in os.listdir(self._claimed):
             job_id = _job_id(name)
             if job_id is None:
-                self._report_odd(name)
+                self._leave_or_remove(name, remove_copies=adopt_now and not self._held)
             elif job_id not in self._held:
                 listed[job_id] = name
         rowless: set[uuid.UUID] = set()
@@ -334,8 +339,10 @@ class Admitter:
         self._held[job_id] = claimed
         _log.info("intake.adopted", job=str(job_id), drop=text(drop))
 
-    def _report_odd(self, name: bytes) -> None:
-        if not name.startswith(b".") and name not in self._odd:
+    def _leave_or_remove(self, name: bytes, *, remove_copies: bool) -> None:
+        if remove_copies and is_copy(name):
+            os.unlink(os.path.join(self._claimed, name))
+        elif not name.startswith(b".") and name not in self._odd:
             self._odd.add(name)
             _log.warning("intake.stray_claimed", name=text(name))
 

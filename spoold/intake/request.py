@@ -5,7 +5,6 @@ field, the nearest known name.
 """
 
 import difflib
-import enum
 import hashlib
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -18,19 +17,13 @@ from spoold import canonical, errors
 from spoold.actions.request import TYPE, Envelope
 from spoold.errors import SpooldError
 from spoold.intake import strict_json
+from spoold.intake.settings import Idempotency
 from spoold.intake.strict_json import Plain
 
 Models = Mapping[str, type[Envelope]]
 
 _MAX_MISTAKES = 50
 _PATH = re.compile(r"\$\.?(?P<path>[^:]*): (?P<what>.*)", re.DOTALL)
-
-
-class Idempotency(enum.StrEnum):
-    """What makes a request a duplicate: only its own key, or else its content."""
-
-    KEY = "key"
-    CONTENT = "content"
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,6 @@ from typing import Final, TypeVar, assert_never
 
 import structlog
 
-from spoold import errors
 from spoold.canonical import text
 from spoold.errors import SpooldError
 from spoold.intake.admit import Admitter, Candidate
@@ -263,7 +262,7 @@ class Scanner:
         try:
             return call()
         except SpooldError as error:
-            if error.code is not errors.DATABASE_AWAY:
+            if not error.code.transient:
                 raise
             first = not self._back_off
             self._back_off = min(

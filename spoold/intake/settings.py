@@ -4,14 +4,19 @@ import enum
 from dataclasses import dataclass, field
 from typing import Final
 
-from spoold.intake.request import Idempotency
-
 
 class WriterCheck(enum.StrEnum):
     """How the end of writing is known: by asking the kernel where it knows, or by rest alone."""
 
     AUTO = "auto"
     SETTLE = "settle"
+
+
+class Idempotency(enum.StrEnum):
+    """What makes a request a duplicate: only its own key, or else its content."""
+
+    KEY = "key"
+    CONTENT = "content"
 
 
 class WatchMode(enum.StrEnum):

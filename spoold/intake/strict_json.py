@@ -17,6 +17,7 @@ from spoold.errors import Code, SpooldError
 
 Plain: TypeAlias = str | int | list["Plain"] | dict[str, "Plain"] | None  # bool is an int
 
+_COMMA: Final = "`,` or the end of the list or object"
 MAX_STRUCTURE: Final = 100_000  # of `,`, `[` and `{`
 
 _BOM = b"\xef\xbb\xbf"
@@ -67,12 +68,21 @@ def parse(content: bytes) -> Plain:
             parse_float=_no_number,
             parse_constant=_no_number,
         )
+        deep = _depth(document) > MAX_DEPTH
     except (ValueError, RecursionError) as error:
         _examine(text)
         raise SpooldError(errors.REQUEST_NOT_JSON, str(error)) from error
-    if _SUSPECT_ESCAPE.search(content):
+    if deep or _SUSPECT_ESCAPE.search(content):
         _examine(text)
     return document
+
+
+def _depth(value: Plain) -> int:
+    if isinstance(value, dict):
+        return 1 + max(map(_depth, value.values()), default=0)
+    if isinstance(value, list):
+        return 1 + max(map(_depth, value), default=0)
+    return 0
 
 
 def _object(pairs: list[tuple[str, Plain]]) -> dict[str, Plain]:
@@ -120,27 +130,27 @@ def _examine(text: str) -> None:  # noqa: PLR0912  # one branch a kind of token
     while True:
         space = _SPACE.match(text, position)
         position = space.end() if space else position
-        if expected == "," and not stack:
+        if expected == _COMMA and not stack:
             if position < len(text):
                 _refuse(errors.REQUEST_NOT_JSON, text, position, "more text after the JSON")
             return
         token = _TOKEN.match(text, position)
         if token is None:
-            _refuse_token(text, position)
+            _refuse_token(text, position, expected)
         kind, value = token.lastgroup, token[0]
-        if stack and value == stack[-1].close and (may_close or expected == ","):
+        if stack and value == stack[-1].close and (may_close or expected == _COMMA):
             stack.pop()
-            expected, may_close = ",", False
-        elif expected == "," and value == ",":
+            expected, may_close = _COMMA, False
+        elif expected == _COMMA and value == ",":
             expected, may_close = ("a key" if stack[-1].close == "}" else "a value"), False
-        elif expected == ":" and value == ":":
+        elif expected == "`:`" and value == ":":
             expected = "a value"
         elif expected == "a key" and kind == "string":
             key = _string(text, position, value)
             if key in stack[-1].keys:
                 _refuse(errors.REQUEST_INVALID, text, position, f"duplicate key {value[:80]}")
             stack[-1].keys.add(key)
-            expected, may_close = ":", False
+            expected, may_close = "`:`", False
         elif expected == "a value" and kind == "punctuation" and value in "{[":
             if len(stack) == MAX_DEPTH:
                 _refuse(errors.REQUEST_INVALID, text, position, f"nested deeper than {MAX_DEPTH}")
@@ -151,11 +161,10 @@ def _examine(text: str) -> None:  # noqa: PLR0912  # one branch a kind of token
                 _string(text, position, value)
             elif kind == "number":
                 _number(text, position, value, token["fraction"])
-            expected, may_close = ",", False
+            expected, may_close = _COMMA, False
         else:
-            wanted = "`,` or the end of the list or object" if expected == "," else expected
             _refuse(
-                errors.REQUEST_NOT_JSON, text, position, f"{value[:20]} where {wanted} should be"
+                errors.REQUEST_NOT_JSON, text, position, f"{value[:20]} where {expected} should be"
             )
         position = token.end()
 
@@ -176,7 +185,7 @@ def _number(text: str, position: int, token: str, fraction: str) -> None:
         _refuse(errors.REQUEST_INVALID, text, position, "an integer beyond 2^53 - 1")
 
 
-def _refuse_token(text: str, position: int) -> NoReturn:
+def _refuse_token(text: str, position: int, expected: str) -> NoReturn:
     """Refuse what is no token: the end came too early, or something is wrong at a place."""
     rest = text[position : position + 20]
     if not rest:
@@ -193,4 +202,4 @@ def _refuse_token(text: str, position: int) -> NoReturn:
         _HALF_NUMBER.match(text, position)
     ):
         _refuse(errors.REQUEST_TRUNCATED, text, len(text), "the text ends here")
-    _refuse(errors.REQUEST_NOT_JSON, text, position, f"{rest[:1]!r} where a value should be")
+    _refuse(errors.REQUEST_NOT_JSON, text, position, f"{rest[:1]!r} where {expected} should be")
