@@ -5,6 +5,7 @@ where only some entries are wanted.
 Crash: `.<name>.<random>` may stay beside the target; nothing reads it.
 """
 
+import errno
 import os
 import secrets
 from collections.abc import Callable
@@ -18,7 +19,6 @@ from spoold.bundle.entry import Entry, Kind, Report
 from spoold.bundle.reader import Policy, VerifiedHead
 from spoold.errors import SpooldError
 from spoold.sinks.files import TreeSink
-from spoold.sinks.remove import remove_tree
 from spoold.sources.globs import Globs
 from spoold.spool import rename_new, sync_folder
 from spoold.status import show_name
@@ -40,27 +40,26 @@ class Restorer:
         parent = self._target.parent
         parent.mkdir(parents=True, exist_ok=True)
         quarantine = parent / f".{self._target.name[:200]}.{secrets.token_hex(6)}"
+        sink = TreeSink(quarantine)
         try:
-            sink = TreeSink(quarantine)
+            visitor = _Filter(self, sink)
             head = reader.verify(
-                file,
-                trust,
-                policy,
-                visitor=_Filter(self, sink),
-                scratch=parent,
-                report=report,
-                phase="restore",
+                file, trust, policy, visitor=visitor, scratch=parent, report=report, phase="restore"
             )
             sink.finish()
             self.warnings = tuple(sink.warnings)
             with suppress(FileNotFoundError):
                 self._target.rmdir()  # an empty one
             rename_new(quarantine, self._target)
-            sync_folder(parent)
-        except FileExistsError as error:
-            raise self._in_the_way() from error
-        finally:
-            remove_tree(quarantine)
+        except OSError as error:
+            sink.abandon()
+            if error.errno in {errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR}:
+                raise self._in_the_way() from error
+            raise
+        except BaseException:
+            sink.abandon()
+            raise
+        sync_folder(parent)
         return head
 
     def rehearse(
