@@ -84,7 +84,7 @@ def test_ordinary_tools_can_check_a_bundle(
             pytest.skip(f"{tool} is not installed")
     site = make_site(roots={"evidence": evidence})
     if algorithm == "ed25519":
-        spoold("keys", "generate", "--algorithm", "ed25519", "--spool", site.root)
+        spoold("keys", "generate", "--rotate", "--algorithm", "ed25519", "--spool", site.root)
     for name in ("one", "two"):
         (evidence / "incident-123" / name).write_bytes(os.urandom(1_500_000))
     site.drop("request-demo.json", request(chunk_size="1MiB"))
