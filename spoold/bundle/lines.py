@@ -186,6 +186,8 @@ def parse_entry(line: bytes) -> Entry:
         target,
         None if media_type is None else _unescape(media_type),
     )
+    if max(entry.uid, entry.gid, entry.size) > MAX_INTEGER:
+        raise SpooldError(errors.NOT_CANONICAL, "entries.jsonl: integer beyond 2^53 - 1")
     plain = chunks is None and member is None and media_type is None
     if fault := _entry_fault(entry, plain=plain):
         raise SpooldError(errors.ENTRY_INVALID, fault, at=canonical.text(path[:200]))
@@ -199,8 +201,8 @@ def parse_entry(line: bytes) -> Entry:
 
 
 def _entry_fault(entry: Entry, *, plain: bool) -> str | None:
-    if entry.mode > MAX_MODE or max(entry.uid, entry.gid, entry.size) > MAX_INTEGER:
-        return "mode, uid, gid or size is above what is allowed"
+    if entry.mode > MAX_MODE:
+        return f"mode {entry.mode:o} is above 777"
     if entry.kind is Kind.FILE:
         good = bool(entry.sha256) and entry.target is None
         return None if good else "a file has sha256 and size, and no target"
