@@ -21,7 +21,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Final
 
-from spoold import errors, postgres
+from spoold import errors, log, postgres
 from spoold.errors import Exit, SpooldError
 from spoold.sinks.remove import remove_tree
 from spoold.spool import Folder, Spool
@@ -40,6 +40,7 @@ def run(say: Say, *, keep: bool) -> Exit:
 
     `say` prints one line. With `keep` the folder is left, and said where.
     """
+    log.configure(log.Level.ERROR)  # the daemons tell their logs the rest
     folder = Path(tempfile.mkdtemp(prefix="spoold-demo-"))
     started = time.monotonic()
     try:
@@ -100,10 +101,10 @@ def _show(folder: Path, say: Say) -> bool:
 
 @contextmanager
 def _daemon(spool: Spool) -> Iterator[None]:
-    with open(spool.root / "daemon.log", "wb") as log:
+    with open(spool.root / "daemon.log", "wb") as output:
         daemon = subprocess.Popen(
             [sys.executable, "-m", "spoold", "run", str(spool.root)],
-            stderr=log,
+            stderr=output,
             # Both sites at once: neither needs the port.
             env={**os.environ, "SPOOLD_HTTP_LISTEN": "", "SPOOLD_INTAKE_MIN_FREE_BYTES": "0"},
         )
