@@ -18,9 +18,10 @@ from spoold.config import Config
 from spoold.daemon.wiring import intake_settings
 from spoold.errors import SpooldError
 from spoold.intake.claimed import Claimed, prepare
-from spoold.intake.complete import Wait
+from spoold.intake.complete import Fingerprint, Wait
 from spoold.intake.names import NameKind, classify
 from spoold.intake.settings import FoundBy, Method
+from spoold.ownership import hand_over
 from spoold.queue.binding import check
 from spoold.queue.database import Database
 from spoold.queue.job import Job, Verdict, new_job_id
@@ -81,6 +82,7 @@ def retry(store: Store, config: Config, job: Job) -> uuid.UUID:
     claimed_folder = config.spool.folder(Folder.CLAIMED)
     target = os.path.join(os.fsencode(claimed_folder), claimed_name(job_id, job.drop_name))
     _copy(source, target)
+    hand_over(Path(os.fsdecode(target)))
     sync_folder(claimed_folder)
     # From here on intake would find it too; it waits a minute before it takes a copy for left.
     verdict = _admit(store, config, job, job_id, target)
@@ -103,10 +105,14 @@ def _admit(
         FoundBy.SCAN,
         Method.MOVED,
         time.monotonic(),
+        # Our own copy, complete: nothing to wait for.
+        fingerprint=Fingerprint.of(os.lstat(path)),
     )
     settings = intake_settings(config)
     models = {name: action.request for name, action in ACTIONS.items()}
     admission = prepare(claimed, time.monotonic(), settings, models, leases=False)
+    if claimed.copy is not None:  # the file is a copy of ours already
+        os.unlink(claimed.copy)
     assert not isinstance(admission, Wait)  # nobody else knows of the copy
     [answer] = store.admit([replace(admission, retry_of=job.id)])
     if answer.verdict is Verdict.NAME_BUSY:

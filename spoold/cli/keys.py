@@ -11,6 +11,7 @@ from spoold import errors, trust
 from spoold.cli import options, output
 from spoold.cli.site import write_key
 from spoold.errors import Exit, SpooldError
+from spoold.ownership import hand_over
 from spoold.spool import Spool, rename_new, sync_folder, write_durable
 
 _MAX_KEY_FILE_BYTES = 64 * 1024
@@ -79,7 +80,7 @@ def trust_key(
     granted = frozenset(trust.Role(role) for role in roles) or trust.ALL_ROLES
     key = trust.trusted_key(_read(file), site, str(file), granted)
     said = _remarks(here, key)
-    trust.store_trusted(here, key)
+    hand_over(trust.store_trusted(here, key))
     if as_json:
         output.document({**_key_document(key), "remarks": said})
         return Exit.DONE
@@ -146,7 +147,7 @@ def revoke(key_id: str, undo: bool, spool_path: Path | None) -> int:
     """
     here = options.resolve_spool(option=spool_path).require()
     key = _matching(here, key_id)
-    trust.store_trusted(here, replace(key, revoked=not undo))
+    hand_over(trust.store_trusted(here, replace(key, revoked=not undo)))
     output.line(
         f"{key.key_id[:_SHOWN_DIGITS]} of {key.site} is {'trusted again' if undo else 'revoked'}"
     )
@@ -191,6 +192,7 @@ def generate(
     write_key(path, trust.private_pem(trust.generate(made)))
     signer = trust.load_signer(path, loaded.site)
     write_durable(here.public_key, trust.public_pem(signer.trusted().public), mode=0o644)
+    hand_over(here.public_key)
     if as_json:
         output.document({**_key_document(signer.trusted()), "file": str(path)})
         return Exit.DONE
@@ -201,7 +203,7 @@ def generate(
 
 def _set_aside(here: Spool, old: trust.Signer, path: Path) -> None:
     # Trusted first: a crash between the two leaves the key where it is, and trusted twice.
-    trust.store_trusted(here, old.trusted())
+    hand_over(trust.store_trusted(here, old.trusted()))
     rename_new(path, path.with_name(f"{path.stem}.{old.key_id[:_SHOWN_DIGITS]}{path.suffix}"))
     sync_folder(path.parent)
 

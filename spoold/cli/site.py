@@ -13,6 +13,7 @@ from spoold import config, errors, trust
 from spoold.cli import options, output
 from spoold.config import Config
 from spoold.errors import Exit, SpooldError
+from spoold.ownership import hand_over
 from spoold.spool import TREE, Spool, rename_new, sync_folder, write_durable
 
 _ALGORITHMS = {"rsa": trust.Algorithm.RSA, "ed25519": trust.Algorithm.ED25519}
@@ -57,6 +58,7 @@ def init(
     if found is None or found.path is None:
         # It may come to hold a password: not for everybody.
         write_durable(path, config.template(name).encode(), mode=0o640)
+        hand_over(path)
         made.done.append(f"wrote {path}")
     if as_json:
         output.document(
@@ -138,6 +140,7 @@ def _make_tree(here: Spool, made: _Made) -> None:
         return
     existed = here.exists()
     here.create()
+    hand_over(*(here.folder(node.folder) for node in TREE), here.identity_file)
     made.done.append(f"{'completed' if existed else 'made'} the spool {here.root}")
 
 
@@ -151,6 +154,7 @@ def _make_key(
     pem = trust.public_pem(signer.trusted().public)
     if not here.public_key.exists() or here.public_key.read_bytes() != pem:
         write_durable(here.public_key, pem, mode=0o644)
+        hand_over(here.public_key)
         made.done.append(f"wrote the public key {here.public_key}")
     return signer
 
@@ -164,13 +168,16 @@ def write_key(path: Path, pem: bytes) -> None:
         rename_new(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+    hand_over(path)
     sync_folder(path.parent)
 
 
 def _print_next(here: Spool, site: str) -> None:
     output.line("next:")
+    other_user = {f"chown -R USER: {here.root}": "if the daemon is to run as another user"}
     output.facts(
         {
+            **(other_user if os.geteuid() == here.root.stat().st_uid == 0 else {}),
             f"spoold doctor {here.root}": "check it",
             f"spoold run {here.root}": "start the daemon",
             f"cp request-….json {here.root}/inbox/": "drop a request",

@@ -6,7 +6,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from tests.conftest import wait_until
@@ -24,6 +25,23 @@ def command(site: Site, *arguments: str | Path, status: int = 0) -> str:
 def document(site: Site, *arguments: str | Path, status: int = 0) -> dict[str, object]:
     parsed: dict[str, object] = json.loads(command(site, *arguments, "--json", status=status))
     return parsed
+
+
+@contextmanager
+def submitting(site: Site, path: Path) -> Iterator[subprocess.Popen[str]]:
+    """`submit --wait` as a process, which does not outlive the test."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "spoold", "submit", path, "--wait", "--spool", site.root],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.communicate()
 
 
 def test_submit_waits_and_tells_the_outcome(
@@ -78,15 +96,12 @@ def test_a_scheduled_job_is_cancelled(make_site: MakeSite, evidence: Path, tmp_p
     site.start()
     later = tmp_path / "request-later.json"
     later.write_text(json.dumps(request(not_before="2099-01-01T00:00:00Z")))
-    waiting = subprocess.Popen(
-        [sys.executable, "-m", "spoold", "submit", later, "--wait", "--spool", site.root],
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    wait_until(lambda: "scheduled" in command(site, "jobs"))
-    command(site, "retry", "request-later.json", status=1)
-    command(site, "cancel", "request-later.json")
-    said, _ = waiting.communicate(timeout=60)
+    with submitting(site, later) as waiting:
+        wait_until(site.status_path(later.name).exists)  # the daemon is up
+        wait_until(lambda: "scheduled" in command(site, "jobs"))
+        command(site, "retry", "request-later.json", status=1)
+        command(site, "cancel", "request-later.json")
+        said, _ = waiting.communicate(timeout=60)
     assert waiting.returncode == 8, said
     assert "cancelled" in said
     command(site, "cancel", "request-later.json", status=1)
@@ -129,14 +144,12 @@ def test_an_interrupted_submit_leaves_the_drop_and_exits_130(
     site = make_site()
     path = tmp_path / "request-demo.json"
     path.write_text(json.dumps(request()))
-    waiting = subprocess.Popen(
-        [sys.executable, "-m", "spoold", "submit", path, "--wait", "--spool", site.root],
-        stderr=subprocess.DEVNULL,
-    )
-    wait_until((site.inbox / "request-demo.json").exists)
-    time.sleep(0.1)
-    waiting.send_signal(signal.SIGINT)
-    assert waiting.wait(30) == 130
+    with submitting(site, path) as waiting:
+        wait_until((site.inbox / "request-demo.json").exists)
+        time.sleep(0.1)
+        waiting.send_signal(signal.SIGINT)
+        waiting.communicate(timeout=30)
+    assert waiting.returncode == 130
     assert (site.inbox / "request-demo.json").exists()
 
 
