@@ -36,9 +36,13 @@ FRAME = 4 * 1024 * 1024
 Document = dict[str, Any]
 
 
-@cache
 def signer(site: str = "site-a", algorithm: Algorithm = Algorithm.ED25519) -> Signer:
     """A site's key: the same one for a whole run."""
+    return _signer(site, algorithm)
+
+
+@cache
+def _signer(site: str, algorithm: Algorithm) -> Signer:
     private = trust.generate(algorithm)
     return Signer(trust.key_id(private.public_key()), site, algorithm, private)
 
