@@ -65,9 +65,12 @@ def examine(spool: Spool, load: Callable[[], Config]) -> Iterator[Finding]:
     """Check a spool; `load` reads the configuration and may raise SpooldError."""
     try:
         spool.require()
-    except (SpooldError, PermissionError) as error:
-        hint = error.hint if isinstance(error, SpooldError) else "run it as the daemon's user"
-        yield Finding(Level.FAIL, "spool", str(error), hint)
+    except SpooldError as error:
+        yield Finding(Level.FAIL, "spool", error.message, error.hint)
+        return
+    except PermissionError:
+        detail = f"{spool.folder(Folder.PRIVATE)} is closed to this user"
+        yield Finding(Level.FAIL, "spool", detail, "run doctor as the daemon's user")
         return
     yield from _tree(spool)
     try:

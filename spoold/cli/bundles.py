@@ -100,7 +100,7 @@ def build(
     from spoold.sinks.remove import remove_tree
     from spoold.spool import rename_new, sync_folder
 
-    here = options.resolve_spool(option=spool_path).require()
+    here = options.require(options.resolve_spool(option=spool_path))
     config = options.load_config(here, config_path, settings)
     parsed = _parse(_read_request(request, config.intake.max_request_bytes))
     if parsed.envelope.action != "bundle":

@@ -43,7 +43,7 @@ def run(
     """
     from spoold import daemon
 
-    here = options.resolve_spool(spool, spool_path).require()
+    here = options.require(options.resolve_spool(spool, spool_path))
     given = {
         "workers.count": None if workers is None else str(workers),
         "http.listen": listen,
@@ -72,7 +72,7 @@ def worker(
     """
     from spoold import daemon
 
-    here = options.resolve_spool(spool, spool_path).require()
+    here = options.require(options.resolve_spool(spool, spool_path))
     return daemon.work(options.load_config(here, config_path, settings))
 
 

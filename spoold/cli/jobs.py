@@ -37,7 +37,7 @@ def _queue(
 ) -> Iterator[tuple["Store", "Config"]]:
     from spoold import log, operate
 
-    here = options.resolve_spool(option=spool_path).require()
+    here = options.require(options.resolve_spool(option=spool_path))
     config = options.load_config(here, config_path, settings)
     log.configure("warning", "text")
     with operate.open_store(config, command) as store:

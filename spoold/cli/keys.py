@@ -72,7 +72,7 @@ def trust_key(
     Example: spoold keys trust site-b.pub --site site-b --role bundle
     Exit status: 0 done · 1 unreadable · 2 usage · 3 key not usable · 78 no spool
     """
-    here = options.resolve_spool(option=spool_path).require()
+    here = options.require(options.resolve_spool(option=spool_path))
     if not trust.SITE_NAME.fullmatch(site):
         raise click.BadParameter(
             f"{site!r}: up to 63 of a-z, 0-9 and -, not beginning with -", param_hint="--site"
@@ -103,7 +103,7 @@ def list_keys(spool_path: Path | None, as_json: bool) -> int:
     Example: spoold keys list --json | jq -r '.keys[].site'
     Exit status: 0 done · 3 a key is damaged · 78 no spool
     """
-    here = options.resolve_spool(option=spool_path).require()
+    here = options.require(options.resolve_spool(option=spool_path))
     own = _own(here)
     found = sorted(trust.load_trust(here), key=lambda key: (key.site, key.key_id))
     if as_json:
@@ -145,7 +145,7 @@ def revoke(key_id: str, undo: bool, spool_path: Path | None) -> int:
     Example: spoold keys revoke 1f0c5b7a9d3e2468
     Exit status: 0 done · 1 no such key · 2 usage · 78 no spool
     """
-    here = options.resolve_spool(option=spool_path).require()
+    here = options.require(options.resolve_spool(option=spool_path))
     key = _matching(here, key_id)
     hand_over(trust.store_trusted(here, replace(key, revoked=not undo)))
     output.line(
@@ -179,7 +179,7 @@ def generate(
     Example: spoold keys generate --rotate --algorithm ed25519
     Exit status: 0 done · 1 there is one already · 2 usage · 78 no spool, bad configuration
     """
-    here = options.resolve_spool(option=spool_path).require()
+    here = options.require(options.resolve_spool(option=spool_path))
     loaded = options.load_config(here, config_path, settings)
     path = loaded.signing_key
     if os.path.lexists(path):

@@ -66,6 +66,30 @@ def resolve_spool(argument: Path | None = None, option: Path | None = None) -> S
     return Spool.at(named)
 
 
+def require(spool: Spool) -> Spool:
+    """Return the spool if `init` has been here and this user may look into `.spoold`."""
+    try:
+        return spool.require()
+    except PermissionError as error:
+        raise not_yours(spool) from error
+
+
+def not_yours(spool: Spool) -> SpooldError:
+    """The refusal of what only the spool's owner, or root, can do."""
+    import pwd
+
+    uid = os.stat(spool.root).st_uid
+    try:
+        owner = pwd.getpwuid(uid).pw_name
+    except KeyError:
+        owner = f"#{uid}"
+    return SpooldError(
+        errors.SPOOL_INVALID,
+        f"{spool.root}/.spoold is closed to this user",
+        hint=f"run this as the spool's owner: sudo -u {owner} spoold …",
+    )
+
+
 def require_folders(spool: Spool) -> Spool:
     """Return the spool if it looks like one to somebody who may not look into `.spoold`."""
     if not (spool.root / "inbox").is_dir() or not (spool.root / "status").is_dir():

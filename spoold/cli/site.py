@@ -136,8 +136,11 @@ def _ask() -> str:
 
 def _make_tree(here: Spool, made: _Made) -> None:
     # An operator's own modes stay: only what is missing is made.
-    if here.exists() and all(here.folder(node.folder).is_dir() for node in TREE):
-        return
+    try:
+        if here.exists() and all(here.folder(node.folder).is_dir() for node in TREE):
+            return
+    except PermissionError as error:
+        raise options.not_yours(here) from error
     existed = here.exists()
     here.create()
     hand_over(*(here.folder(node.folder) for node in TREE), here.identity_file)
