@@ -44,14 +44,14 @@ COMMANDS: Final = {
     "Drops and jobs": (
         _Entry("submit", "drops:submit", "Put a file into the inbox safely, and wait if asked."),
         _Entry("status", "drops:status", "How a drop or job fares; needs no daemon."),
-        _Entry("check", "bundles:check", "Validate a request: no daemon, no database."),
+        _Entry("check", "requests:check", "Validate a request: no daemon, no database."),
         _Entry("jobs", "jobs:jobs", "List jobs."),
         _Entry("retry", "jobs:retry", "Run a finished job's drop again, as a new job."),
         _Entry("cancel", "jobs:cancel", "Stop a job."),
         _Entry("forget", "jobs:forget", "Let a bundle that was restored be restored again."),
     ),
     "Bundles": (
-        _Entry("build", "bundles:build", "Build a bundle from a request, without the queue."),
+        _Entry("build", "requests:build", "Build a bundle from a request, without the queue."),
         _Entry("inspect", "bundles:inspect", "What a bundle says of itself; reads the head only."),
         _Entry("verify", "bundles:verify", "Check a bundle, every byte of it."),
         _Entry("restore", "bundles:restore", "Verify a bundle and restore its files."),

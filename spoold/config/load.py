@@ -18,24 +18,14 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from spoold import errors
+from spoold.config.effective import PREFIX, Config, Origin, scrubbed, variable_of
 from spoold.config.lines import Key, key_lines, line_of
-from spoold.config.sections import (
-    SECTIONS,
-    File,
-    Http,
-    Intake,
-    Log,
-    Retention,
-    Retry,
-    Section,
-    Workers,
-)
+from spoold.config.sections import SECTIONS, File, Section
 from spoold.errors import SpooldError
 from spoold.spool import Folder, Spool
 
 SYSTEM_FILE: Final = Path("/etc/spoold/spoold.toml")
 _MAX_FILE_BYTES = 1024 * 1024
-_PREFIX = "SPOOLD_"
 _TOP_LEVEL: Final = tuple(name for name in File.model_fields if name not in (*SECTIONS, "roots"))
 # Read elsewhere: by the command line and by `_secrets`.
 _OTHER_VARIABLES: Final = frozenset({"SPOOLD_SPOOL", "SPOOLD_CONFIG", "SPOOLD_DATABASE_URL_FILE"})
@@ -43,46 +33,7 @@ _OTHER_VARIABLES: Final = frozenset({"SPOOLD_SPOOL", "SPOOLD_CONFIG", "SPOOLD_DA
 Tree = dict[str, object]
 
 
-@dataclass(frozen=True, slots=True)
-class Origin:
-    """Where a value came from: "default", "spoold.toml:12", an environment variable, a flag."""
-
-    kind: str  # default, file, environment, credential, flag
-    where: str
-
-    def __str__(self) -> str:
-        return self.where
-
-
 _DEFAULT = Origin("default", "default")
-
-
-@dataclass(frozen=True, slots=True)
-class Config:
-    """What is in force. Paths are absolute; `database_url` may hold a password: never print it."""
-
-    spool: Spool
-    path: Path | None
-    site: str
-    database_url: str = field(repr=False)
-    signing_key: Path
-    roots: Mapping[str, Path]
-    intake: Intake
-    workers: Workers
-    retry: Retry
-    http: Http
-    log: Log
-    retention: Retention
-    origins: Mapping[str, Origin]  # by dotted key, of every key
-    warnings: tuple[str, ...]
-    flags: Mapping[str, str] = field(repr=False)
-
-    def child_environment(self) -> dict[str, str]:
-        """What to add to a child's environment so that it sees this very configuration."""
-        variables = {variable_of(key): value for key, value in self.flags.items()}
-        if self.path is not None:
-            variables["SPOOLD_CONFIG"] = str(self.path)
-        return variables
 
 
 @dataclass(slots=True)
@@ -164,20 +115,6 @@ def load(
     )
 
 
-def values(config: Config) -> dict[str, str | int | float]:
-    """Every dotted key with its value, as `spoold config` shows it: without passwords."""
-    shown: dict[str, str | int | float] = {
-        "site": config.site,
-        "database_url": scrubbed(config.database_url),
-        "signing_key": str(config.signing_key),
-        **{f"roots.{name}": str(path) for name, path in config.roots.items()},
-    }
-    for name in SECTIONS:
-        section: Section = getattr(config, name)
-        shown.update((f"{name}.{key}", value) for key, value in section.model_dump().items())
-    return shown
-
-
 def find(spool: Spool, path: Path | None, environment: Mapping[str, str]) -> Path | None:
     """The configuration file in force, absolute; None where there is none."""
     if path is None and (named := environment.get("SPOOLD_CONFIG")):
@@ -194,18 +131,6 @@ def host_site() -> str:
     """A site name made of the host's name."""
     slug = re.sub(r"[^a-z0-9]+", "-", socket.gethostname().split(".")[0].lower()).strip("-")
     return slug[:63] or "site"
-
-
-def variable_of(key: str) -> str:
-    """The environment variable of a dotted key."""
-    return _PREFIX + key.replace(".", "_").replace("-", "_").upper()
-
-
-def scrubbed(database_url: str) -> str:
-    """A libpq URL or keyword string without its password."""
-    hidden = re.sub(r"(?<=://)([^:/@?#]*):[^?#\s]*@", r"\1:***@", database_url)
-    hidden = re.sub(r"(?i)([?&](?:ssl)?password=)[^&#]*", r"\1***", hidden)
-    return re.sub(r"(?i)(\b(?:ssl)?password\s*=\s*)('(?:[^'\\]|\\.)*'|[^\s&]+)", r"\1***", hidden)
 
 
 def _all_keys(roots: Mapping[str, Path]) -> Iterator[str]:
@@ -263,13 +188,13 @@ def _leaves(tree: Mapping[str, object], above: Key = ()) -> Iterator[Key]:
 
 def _from_environment(gathered: _Gathered, environment: Mapping[str, str]) -> None:
     for variable in sorted(environment):
-        if not variable.startswith(_PREFIX) or variable in _OTHER_VARIABLES:
+        if not variable.startswith(PREFIX) or variable in _OTHER_VARIABLES:
             continue
         key = _key_of_variable(variable)
         if key is not None:
             value = _typed(key, environment[variable])
             gathered.put(key, value, Origin("environment", variable))
-        elif variable.removeprefix(_PREFIX).lower().startswith(tuple(f"{s}_" for s in SECTIONS)):
+        elif variable.removeprefix(PREFIX).lower().startswith(tuple(f"{s}_" for s in SECTIONS)):
             known = [variable_of(key) for key in _all_keys({})]
             gathered.mistakes.append(f"{variable}: no such key{_nearest(variable, known)}")
         else:
@@ -281,7 +206,7 @@ def _from_environment(gathered: _Gathered, environment: Mapping[str, str]) -> No
 
 
 def _key_of_variable(variable: str) -> Key | None:
-    rest = variable.removeprefix(_PREFIX).lower()
+    rest = variable.removeprefix(PREFIX).lower()
     if rest in _TOP_LEVEL:
         return (rest,)
     section, _, name = rest.partition("_")

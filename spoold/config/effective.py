@@ -1,0 +1,77 @@
+"""The configuration in force: every value, where it came from, and how it may be shown."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from spoold.config.sections import SECTIONS, Http, Intake, Log, Retention, Retry, Section, Workers
+from spoold.spool import Spool
+
+PREFIX: Final = "SPOOLD_"
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a value came from: "default", "spoold.toml:12", an environment variable, a flag."""
+
+    kind: str  # default, file, environment, credential, flag
+    where: str
+
+    def __str__(self) -> str:
+        return self.where
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """What is in force. Paths are absolute; `database_url` may hold a password: never print it."""
+
+    spool: Spool
+    path: Path | None
+    site: str
+    database_url: str = field(repr=False)
+    signing_key: Path
+    roots: Mapping[str, Path]
+    intake: Intake
+    workers: Workers
+    retry: Retry
+    http: Http
+    log: Log
+    retention: Retention
+    origins: Mapping[str, Origin]  # by dotted key, of every key
+    warnings: tuple[str, ...]
+    flags: Mapping[str, str] = field(repr=False)
+
+    def child_environment(self) -> dict[str, str]:
+        """What to add to a child's environment so that it sees this very configuration."""
+        variables = {variable_of(key): value for key, value in self.flags.items()}
+        if self.path is not None:
+            variables["SPOOLD_CONFIG"] = str(self.path)
+        return variables
+
+
+def values(config: Config) -> dict[str, str | int | float]:
+    """Every dotted key with its value, as `spoold config` shows it: without passwords."""
+    shown: dict[str, str | int | float] = {
+        "site": config.site,
+        "database_url": scrubbed(config.database_url),
+        "signing_key": str(config.signing_key),
+        **{f"roots.{name}": str(path) for name, path in config.roots.items()},
+    }
+    for name in SECTIONS:
+        section: Section = getattr(config, name)
+        shown.update((f"{name}.{key}", value) for key, value in section.model_dump().items())
+    return shown
+
+
+def variable_of(key: str) -> str:
+    """The environment variable of a dotted key."""
+    return PREFIX + key.replace(".", "_").replace("-", "_").upper()
+
+
+def scrubbed(database_url: str) -> str:
+    """A libpq URL or keyword string without its password."""
+    hidden = re.sub(r"(?<=://)([^:/@?#]*):[^?#\s]*@", r"\1:***@", database_url)
+    hidden = re.sub(r"(?i)([?&](?:ssl)?password=)[^&#]*", r"\1***", hidden)
+    return re.sub(r"(?i)(\b(?:ssl)?password\s*=\s*)('(?:[^'\\]|\\.)*'|[^\s&]+)", r"\1***", hidden)
