@@ -1,0 +1,134 @@
+"""README.md against the code. Run as a script, this renews the tables that it holds equal."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from spoold import errors, schemas
+from spoold.canonical import Document
+from spoold.cli import COMMANDS, cli
+from spoold.intake.settings import Reason
+from spoold.queue.job import FINAL, State
+from spoold.status import WAITING, json_schema
+
+TOP = Path(__file__).parents[2]
+README = TOP / "README.md"
+PAGES = [README, *sorted((TOP / "spool-layout").glob("*.md")), TOP / "CHANGELOG.md"]
+
+_SECTION = r"(<!-- generated: {} -->\n).*?(<!-- end -->\n)"
+
+
+def exits() -> str:
+    """The exit statuses, as every command's help lists them."""
+    assert cli.epilog is not None
+    found = re.findall(r"(\d+) ([^·\n]+?)\s*(?:·|\n)", cli.epilog)
+    assert {int(number) for number, _ in found} >= set(errors.Exit)
+    rows = [f"| {number} | {meaning} |" for number, meaning in found]
+    return "\n".join(["| status | meaning |", "|---:|---|", *rows]) + "\n"
+
+
+def codes() -> str:
+    """The table of errors.py."""
+    rows = [
+        f"| `{code.name}`{' ↻' if code.transient else ''} | {code.sentence} | {code.hint} "
+        f"| {code.exit_status} |"
+        for code in errors.documented()
+    ]
+    return "\n".join(["| code | meaning | what to do | exit |", "|---|---|---|---:|", *rows]) + "\n"
+
+
+SECTIONS = {"exits": exits, "errors": codes}
+
+
+def replaced(page: str, name: str, content: str) -> str:
+    """The page with a generated section made anew."""
+    changed, count = re.subn(
+        _SECTION.format(name),
+        lambda match: f"{match[1]}{content}{match[2]}",
+        page,
+        flags=re.DOTALL,
+    )
+    assert count == 1, name
+    return changed
+
+
+@pytest.mark.parametrize("name", SECTIONS)
+def test_the_readme_says_what_the_code_says(name: str) -> None:
+    page = README.read_text()
+    assert page == replaced(page, name, SECTIONS[name]()), "run python tests/unit/test_docs.py"
+
+
+def test_no_cell_of_a_generated_table_breaks_it() -> None:
+    assert not [code.name for code in errors.documented() if "|" in code.sentence + code.hint]
+
+
+def test_the_readme_stays_readable() -> None:
+    assert len(README.read_text().splitlines()) < 540
+
+
+def test_every_state_and_every_reason_to_wait_is_explained() -> None:
+    page = README.read_text()
+    for state in (WAITING, *State):
+        row = re.search(rf"^\| `{state}` \| .+? \| (.*?)\s*\|$", page, re.MULTILINE)
+        assert row is not None, state
+        assert bool(row[1]) is (state in FINAL), state
+    line = next(line for line in page.splitlines() if line.startswith("| `reason` |"))
+    assert set(re.findall("`([a-z-]+)`", line)) == {"reason", *(reason.value for reason in Reason)}
+
+
+def test_every_field_of_a_status_is_explained() -> None:
+    section = README.read_text().partition("## Status files")[2].partition("\n## ")[0]
+    explained = {
+        name
+        for cell in re.findall(r"^\| (`.*?) \|", section, re.MULTILINE)
+        for name in re.findall("`([a-z0-9_]+)`", cell)
+    }
+    properties = json_schema()["properties"]
+    assert isinstance(properties, dict)
+    assert set(properties) == explained - {WAITING, *State}
+
+
+def test_every_field_of_a_request_is_explained() -> None:
+    section = README.read_text().partition("## Requests")[2].partition("\n## ")[0]
+    explained = {
+        name
+        for cell in re.findall(r"^\| (`.*?) \|", section, re.MULTILINE)
+        for name in re.findall("`([a-z0-9_]+)`", cell)
+    }
+    definitions = schemas.request()["$defs"]
+    assert isinstance(definitions, dict)
+    known = set()
+    for name in ("BundleRequest", "RehydrateRequest"):
+        model: Document = definitions[name]
+        properties = model["properties"]
+        assert isinstance(properties, dict)
+        known |= set(properties)
+    assert explained == known
+
+
+def test_commands_that_pages_name_exist() -> None:
+    known = {entry.name for entries in COMMANDS.values() for entry in entries}
+    for page in PAGES:
+        text = page.read_text()
+        named = set(re.findall(r"`spoold ([a-z]+)", text))
+        for block in re.findall(r"^```(?:sh|bash)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
+            named |= set(re.findall(r"(?:^|/)spoold ([a-z]+)", block, re.MULTILINE))
+        assert named <= known, page
+
+
+def test_links_between_pages_lead_somewhere() -> None:
+    for page in PAGES:
+        for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", page.read_text()):
+            assert (page.parent / target).exists(), f"{page}: {target}"
+
+
+def _renew() -> None:
+    page = README.read_text()
+    for name, make in SECTIONS.items():
+        page = replaced(page, name, make())
+    README.write_text(page)
+
+
+if __name__ == "__main__":
+    _renew()

@@ -1,0 +1,125 @@
+"""spool-layout/ against the code. Run as a script, this renews what it holds equal."""
+
+import json
+import re
+import stat
+from pathlib import Path
+
+import jsonschema  # type: ignore[import-untyped]  # it ships none
+import pytest
+from click.testing import CliRunner
+
+from spoold import schemas
+from spoold.actions import ACTIONS
+from spoold.cli import cli
+from spoold.config import template
+from spoold.intake.names import DROPS, NameKind, classify
+from spoold.intake.request import parse
+from spoold.spool import TREE, Spool
+
+LAYOUT = Path(__file__).parents[2] / "spool-layout"
+PAGE = LAYOUT / "README.md"
+CONFIGURATION = LAYOUT / "spoold.toml"
+EXAMPLES = sorted((LAYOUT / "examples").iterdir())
+
+_TREE = re.compile(r"(<!-- generated: tree -->\n).*?(<!-- end -->\n)", re.DOTALL)
+
+
+def tree() -> str:
+    """The table of spool.py."""
+    rows = [f"| `{node.folder}/` | {node.mode:04o} | {node.purpose} |" for node in TREE]
+    return "\n".join(["| folder | mode | for |", "|---|---|---|", *rows]) + "\n"
+
+
+def schema_file(name: str) -> Path:
+    """Where the schema of a document is kept."""
+    return LAYOUT / "schemas" / f"{name}.schema.json"
+
+
+def shown(schema: object) -> str:
+    """A schema as it is kept: indented, so that changes can be read."""
+    return json.dumps(schema, indent=2, ensure_ascii=True) + "\n"
+
+
+def test_the_page_shows_the_tree() -> None:
+    page = PAGE.read_text()
+    changed = _TREE.sub(lambda match: f"{match[1]}{tree()}{match[2]}", page)
+    assert page == changed, "run python tests/unit/test_layout.py"
+
+
+@pytest.mark.parametrize("name", schemas.SCHEMAS)
+def test_schemas_are_those_that_spoold_prints(name: str) -> None:
+    printed = CliRunner().invoke(cli, ["schema", name]).stdout_bytes
+    kept = schema_file(name).read_text()
+    assert json.loads(kept) == json.loads(printed), "run python tests/unit/test_layout.py"
+    assert kept == shown(json.loads(printed))
+    jsonschema.Draft202012Validator.check_schema(json.loads(kept))
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.name)
+def test_examples_are_valid_drops(path: Path) -> None:
+    assert classify(path.name.encode()) is NameKind.REQUEST
+    parse(path.read_bytes(), {name: action.request for name, action in ACTIONS.items()})
+    schema = json.loads(schema_file("request").read_text())
+    jsonschema.validate(json.loads(path.read_text()), schema, jsonschema.Draft202012Validator)
+    assert CliRunner().invoke(cli, ["check", str(path)]).exit_code == 0
+
+
+def test_the_configuration_is_the_one_that_init_writes() -> None:
+    assert CONFIGURATION.read_text() == template("site-a"), "run python tests/unit/test_layout.py"
+
+
+def test_the_full_example_has_every_field_of_a_bundle_request() -> None:
+    full = json.loads((LAYOUT / "examples" / "request-full.json").read_text())
+    assert set(full) == set(ACTIONS["bundle"].request.model_fields)
+
+
+def test_tmpfiles_make_the_tree(tmp_path: Path) -> None:
+    lines = [
+        line.split()
+        for line in (LAYOUT / "tmpfiles.d" / "spoold.conf").read_text().splitlines()
+        if line and not line.startswith("#")
+    ]
+    top = "/var/spool/spoold"
+    assert lines[0] == ["d", top, "0755", "spoold", "spoold", "-"]
+    assert [(path, mode) for _, path, mode, *_ in lines[1:]] == [
+        (f"{top}/{node.folder}", f"{node.mode:04o}") for node in TREE
+    ]
+    assert {(kind, *rest) for kind, _, _, *rest in lines} == {("d", "spoold", "spoold", "-")}
+    # and `init` makes the same
+    spool = Spool.at(tmp_path / "spool")
+    spool.create()
+    for node in TREE:
+        assert stat.S_IMODE(spool.folder(node.folder).stat().st_mode) == node.mode
+
+
+def test_names_that_the_page_calls_drops_are_drops_and_others_are_not() -> None:
+    page = PAGE.read_text()
+    rows = dict(
+        re.findall(
+            r"^\| (`.*?) \| (a request|a bundle|an unfinished|never a drop)", page, re.MULTILINE
+        )
+    )
+    kinds = {
+        "a request": {NameKind.REQUEST},
+        "a bundle": {NameKind.BUNDLE},
+        "an unfinished": {NameKind.UNFINISHED},
+        "never a drop": {NameKind.RESERVED},
+    }
+    assert set(rows.values()) == set(kinds)
+    for names, meaning in rows.items():
+        for pattern in re.findall("`([^`]+)`", names):
+            if "*" in pattern:
+                assert classify(pattern.replace("*", "x").encode()) in kinds[meaning], pattern
+    assert {NameKind.REQUEST, NameKind.BUNDLE} == DROPS
+
+
+def _renew() -> None:
+    for name, make in schemas.SCHEMAS.items():
+        schema_file(name).write_text(shown(make()))
+    CONFIGURATION.write_text(template("site-a"))
+    PAGE.write_text(_TREE.sub(lambda match: f"{match[1]}{tree()}{match[2]}", PAGE.read_text()))
+
+
+if __name__ == "__main__":
+    _renew()
