@@ -268,12 +268,10 @@ class Admitter:
         self._metrics.admitted_by_method[claimed.method.value] += 1
         if admission.error is not None:
             self._metrics.refused += 1
-        _log.debug(
-            "intake.admitted",
-            job=str(claimed.job_id),
-            drop=text(claimed.drop),
-            verdict=answer.verdict.value,
-        )
+        # One of thousands: its name is only made fit for people where that is not free.
+        drop = claimed.drop.decode("ascii", "backslashreplace")
+        verdict = answer.verdict.value
+        _log.debug("intake.admitted", job=str(claimed.job_id), drop=drop, verdict=verdict)
 
     # --- what was left --------------------------------------------------------------------------
 

@@ -33,6 +33,8 @@ from spoold.intake.settings import FoundBy, IntakeSettings, Method, Reason
 
 _log = structlog.get_logger()
 
+_READ_BYTES = 64 * 1024  # each read allocates as much as it asks for
+
 # What more bytes would cure: a file that ends so may still be growing.
 _GROWING = frozenset({errors.REQUEST_TRUNCATED, errors.REQUEST_NOT_JSON, errors.DROP_EMPTY})
 
@@ -136,7 +138,7 @@ def read_content(descriptor: int, limit: int) -> bytes | None:
     """Read a file to its end; None where it is longer than the limit. Raises OSError."""
     pieces = []
     left = limit + 1
-    while left and (piece := os.read(descriptor, left)):
+    while left and (piece := os.read(descriptor, min(left, _READ_BYTES))):
         pieces.append(piece)
         left -= len(piece)
     return b"".join(pieces) if left else None

@@ -94,23 +94,27 @@ class Intake:
 
         Raises OSError where the spool's own folders fail.
         """
+        self.report = self._turn()
+        self.metrics.scans += 1
+        return self.report
+
+    def _turn(self) -> ScanReport:
+        # Before the listing: a hint that comes while it is made is for the next one.
+        hints = self._watch.take()
         if self._stands_by():
             self._next_look = time.monotonic() + _STANDBY_SECONDS
-            self.report = STANDING_BY
-            return self.report
+            return STANDING_BY
         listing = self._list()
         if listing is None:
             self._next_look = time.monotonic() + self._settings.poll_seconds
-            self.report = ScanReport(inbox_missing=True)
-            return self.report
-        hints = self._watch.take()
-        self.report = self._scanner.scan(listing, hints, self._stop)
+            return ScanReport(inbox_missing=True)
+        report = self._scanner.scan(listing, hints, self._stop)
         self._next_look = self._scanner.next_look
         if self.metrics.mode is WatchMode.POLLING:
             poll_by = time.monotonic() + self._settings.poll_seconds
             self._next_look = min(self._next_look, poll_by)
         self.metrics.hints_lost = self._watch.lost
-        return self.report
+        return report
 
     def _stands_by(self) -> bool:
         if self._lock.acquire():
@@ -119,7 +123,6 @@ class Intake:
         if not self.metrics.standing_by:
             _log.info("intake.standing_by")
         self.metrics.standing_by = True
-        self._watch.wake.clear()
         return True
 
     def _list(self) -> Listing | None:
@@ -133,7 +136,6 @@ class Intake:
                 _log.error("intake.inbox_missing", error=str(error))
             self.metrics.inbox_missing, self.metrics.mode = True, None
             self._watch.disarm()
-            self._watch.wake.clear()
             return None
         self.metrics.inbox_missing = False
         return listing

@@ -289,7 +289,6 @@ class Scanner:
             if claimed.reason is not None:
                 waiting[claimed.reason] += 1
         metrics = self._metrics
-        metrics.scans += 1
         metrics.strays = len(listing.strays)
         metrics.unfinished = listing.unfinished
         metrics.settling, metrics.name_busy = tally.settling, tally.name_busy

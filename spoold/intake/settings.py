@@ -89,6 +89,7 @@ class IntakeMetrics:
         default_factory=lambda: {method.value: 0 for method in Method}
     )
     scans: int = 0
+    """Turns of the loop; one that only stands by for another intake counts too."""
     errors: int = 0
     """Unexpected failures; each is in the log."""
     hints_lost: int = 0

@@ -55,8 +55,12 @@ def reader(conninfo: str, spool: Spool) -> Iterator[Store]:
 
 
 @pytest.mark.parametrize("how", ["copy", "move"])
-def test_e05_a_burst_of_2000_files_is_taken_whole(inbox: Inbox, reader: Store, how: str) -> None:
-    with running(inbox):
+def test_e05_e06_a_burst_of_2000_files_is_taken_whole(
+    spool: Spool, store: Store, reader: Store, how: str
+) -> None:
+    # Without a rescan: an event that comes during a listing must lead to the next one.
+    settings = replace(SETTINGS, rescan_seconds=3600.0)
+    with opened(spool, store, settings) as inbox, running(inbox):
         drop = inbox.copy if how == "copy" else inbox.move
         for number in range(2000):
             drop(f"request-{number}.json")
@@ -210,6 +214,14 @@ def test_e09_a_file_that_appears_in_claimed_is_adopted_when_found_twice(
         assert inbox.scan().admitted == 0
         assert inbox.scan().admitted == 1
         assert inbox.job("request-a.json").id == job_id
+
+
+def test_a_turn_that_stands_by_counts_and_is_dry(inbox: Inbox, spool: Spool, store: Store) -> None:
+    inbox.scan()
+    with opened(spool, store) as other:
+        report = other.scan()
+        assert (report.standing_by, report.dry) == (True, True)
+        assert other.intake.metrics.scans == 1
 
 
 def test_e11_of_two_intakes_one_stands_by_and_takes_over(
