@@ -73,8 +73,6 @@ class TreeSink:
         self._used: set[bytes] = set()  # where they are few: the folders to fsync
         self._link_policy, self._owners = links, owners
         self._plain_modes = 0o777 & ~_umask()  # what open(2) gives without a chmod
-        self._links = LineFile(scratch)
-        self._folders = LineSorter(scratch)
         self._left_out = 0
         self._large: _LargeFile | None = None
         self._unnamed = True
@@ -85,6 +83,7 @@ class TreeSink:
         except OSError as error:
             raise _target_error(os.fsencode(path), error) from error
         self._tree = _Folders(os.open(path, _FOLDER_FLAGS))
+        self._links, self._folders = LineFile(scratch), LineSorter(scratch)
         if _has_default_acl(self._tree.top):
             self._plain_modes = 0
 
