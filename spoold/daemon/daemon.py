@@ -102,6 +102,7 @@ class Daemon:
             self._work(signals, Once(self._intake) if once else None)
         finally:
             notify("STOPPING=1")
+            events.info("daemon.draining", seconds=self._settings.drain_seconds)
             self._stop.set()
             self._intake.wake()
             self._maintenance.wake()

@@ -111,6 +111,8 @@ class Placement:
         os.rename(os.fsencode(link), self._answer())
         with suppress(FileNotFoundError):  # rename(2) does nothing where both are one inode
             link.unlink()
+        with suppress(OSError):  # empty by now: whoever sees the answer finds no scratch
+            self.scratch.rmdir()
         spool.sync_folder(self.tree.folder(Folder.STATUS))
 
     def _answer(self) -> bytes:

@@ -294,7 +294,8 @@ returning id, (select pg_notify('spoold_job', %(spool)s::text));
 -- name: lost
 -- A worker whose row was deleted is gone for certain. One that was not seen for a lease is, if the
 -- server, and this connection to it, have been up for as long: else nobody could be seen.
--- A job past its deadline has a worker that beats and does not get on.
+-- A job past its deadline has a worker that beats and does not get on. One that was claimed before
+-- the server started may only have been unable to report: it gets a lease too.
 with watch as (
   select pg_postmaster_start_time() <= now() - make_interval(secs => %(lease_seconds)s::float8)
     and backend_start <= now() - make_interval(secs => %(lease_seconds)s::float8) as long_enough
@@ -308,9 +309,10 @@ from spoold.job
   cross join watch
 where job.spool = %(spool)s and job.worker is not null
   and (worker.id is null
-    or watch.long_enough and (
-      worker.seen_at < now() - make_interval(secs => %(lease_seconds)s::float8)
-      or job.state = 'running' and job.deadline_at < now()))
+    or watch.long_enough
+      and worker.seen_at < now() - make_interval(secs => %(lease_seconds)s::float8)
+    or job.state = 'running' and job.deadline_at < now()
+      and (watch.long_enough or job.claimed_at >= pg_postmaster_start_time()))
 limit 1000;
 
 -- name: rescue

@@ -1,21 +1,22 @@
 """A request in, a bundle out; the bundle in at the other site, the files out, equal."""
 
+import base64
 import json
 import os
 import shutil
 import stat
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import padding, rsa
 
 from tests.sites import (
     Site,
     Status,
-    needs,
     request,
     run_tool,
     spoold,
@@ -284,11 +285,6 @@ def flip(data: bytes, position: int) -> bytes:
 
 def verify_all(site: Site, statuses: list[Status]) -> None:
     """Every signature, with a library of others."""
-    import base64
-
-    from cryptography.hazmat.primitives import hashes, serialization
-    from cryptography.hazmat.primitives.asymmetric import padding, rsa
-
     key = serialization.load_pem_public_key((site.root / "site.pub").read_bytes())
     assert isinstance(key, rsa.RSAPublicKey)
     pss = padding.PSS(padding.MGF1(hashes.SHA256()), 32)
@@ -343,5 +339,7 @@ def differences(one: Path, other: Path) -> Iterator[str]:
                 yield f"{name!r}: target"
         elif here.st_mtime_ns != there.st_mtime_ns:
             yield f"{name!r}: time {here.st_mtime_ns} {there.st_mtime_ns}"
-        elif stat.S_ISREG(here.st_mode) and (one / name).read_bytes() != (other / name).read_bytes():
+        elif (
+            stat.S_ISREG(here.st_mode) and (one / name).read_bytes() != (other / name).read_bytes()
+        ):
             yield f"{name!r}: content"

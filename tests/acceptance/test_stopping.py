@@ -1,0 +1,173 @@
+"""How work is stopped: drained, given back, cancelled, out of time, and with its supervisor."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import wait_until
+from tests.sites import Site, request, spoold
+
+MakeSite = Callable[..., Site]
+
+SLOW = {"compression": {"codec": "zstd", "level": 19}}
+
+
+@pytest.fixture
+def slow(tmp_path: Path) -> Path:
+    """A root whose folder takes some ten seconds to bundle at level 19."""
+    folder = tmp_path / "evidence" / "incident-123"
+    folder.mkdir(parents=True)
+    chance = random.Random(2)
+    words = [chance.randbytes(6).hex() for _ in range(5000)]
+    with open(folder / "words", "w") as file:
+        for _ in range(30):
+            file.write(" ".join(chance.choices(words, k=80_000)))
+    return tmp_path / "evidence"
+
+
+def workers_of(daemon: subprocess.Popen[bytes]) -> list[int]:
+    """The process ids of a daemon's workers."""
+    children = Path(f"/proc/{daemon.pid}/task/{daemon.pid}/children").read_text().split()
+    return [
+        int(pid)
+        for pid in children
+        if b"worker" in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+    ]
+
+
+def is_running(pid: int) -> bool:
+    return (
+        Path(f"/proc/{pid}").exists()
+        and "Z" not in (Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0])
+    )
+
+
+def state_of(site: Site, name: str) -> str:
+    path = site.status_path(name)
+    return str(json.loads(path.read_bytes())["state"]) if path.exists() else ""
+
+
+def start_slow_job(site: Site) -> subprocess.Popen[bytes]:
+    """A daemon in the middle of a job."""
+    daemon = site.start()
+    site.drop("request-slow.json", request(**SLOW))
+    wait_until(lambda: state_of(site, "request-slow.json") == "running", 30)
+    return daemon
+
+
+def test_e30_sigterm_lets_the_running_attempt_finish(make_site: MakeSite, slow: Path) -> None:
+    site = make_site(roots={"evidence": slow})
+    daemon = start_slow_job(site)
+    site.drop("request-later.json", request(**SLOW))
+    assert site.stop(daemon) == 0
+    status = site.final("request-slow.json", 1)
+    assert status["state"] == "succeeded"
+    assert status["attempt"] == 1
+    assert state_of(site, "request-later.json") in {"", "queued"}
+
+
+def test_e30_what_does_not_finish_in_time_is_given_back_and_not_counted(
+    make_site: MakeSite, slow: Path
+) -> None:
+    site = make_site(roots={"evidence": slow}, workers_drain_seconds="0")
+    daemon = start_slow_job(site)
+    workers = workers_of(daemon)
+    assert site.stop(daemon) == 0
+    assert not any(map(is_running, workers))
+    assert state_of(site, "request-slow.json") == "running"  # the last it said
+
+    site.start()
+    status = site.final("request-slow.json")
+    assert status["state"] == "succeeded"
+    assert status["attempt"] == 1
+
+
+def test_e30_a_second_sigterm_stops_now(make_site: MakeSite, slow: Path) -> None:
+    site = make_site(roots={"evidence": slow}, workers_drain_seconds="600")
+    daemon = start_slow_job(site)
+    daemon.send_signal(signal.SIGTERM)
+    wait_until(lambda: "daemon.draining" in site.log, 10)
+    began = time.monotonic()
+    assert site.stop(daemon) == 0
+    assert time.monotonic() - began < 5
+    assert state_of(site, "request-slow.json") == "running"
+
+
+def test_e30_no_worker_outlives_a_killed_supervisor(make_site: MakeSite, slow: Path) -> None:
+    site = make_site(roots={"evidence": slow})
+    daemon = start_slow_job(site)
+    workers = workers_of(daemon)
+    assert len(workers) == 2
+    os.kill(daemon.pid, signal.SIGKILL)
+    daemon.wait()
+    site.daemons.remove(daemon)
+    wait_until(lambda: not any(map(is_running, workers)), 5)
+
+    site.start()  # adopts the database that the first one left running
+    status = site.final("request-slow.json")
+    assert status["state"] == "succeeded"
+    assert status["attempt"] == 2
+    assert site.leftovers() == []
+
+
+def test_a_cancelled_job_stops_within_a_second(make_site: MakeSite, slow: Path) -> None:
+    site = make_site(roots={"evidence": slow})
+    daemon = start_slow_job(site)
+    before = set(workers_of(daemon))
+    spoold("cancel", "request-slow.json", "--spool", site.root)
+    wait_until(lambda: before - set(workers_of(daemon)) != set(), 2)
+    status = site.final("request-slow.json", 10)
+    assert status["state"] == "cancelled"
+    assert status["error"]["code"] == "cancelled"
+    assert status["files"]["drop"] == "failed/request-slow.json"
+    site.verified("request-slow.json")
+    assert site.leftovers() == []
+
+
+def test_an_attempt_that_takes_too_long_ends(make_site: MakeSite, slow: Path) -> None:
+    site = make_site(roots={"evidence": slow}, retry_base_seconds="0.1")
+    site.start()
+    site.drop("request-slow.json", request(**SLOW, timeout="2s", max_attempts=2))
+    status = site.final("request-slow.json", 60)
+    assert status["state"] == "failed"
+    assert status["error"]["code"] == "timeout"
+    assert status["attempt"] == 2
+    assert not list((site.root / "processed").iterdir())
+    assert site.leftovers() == []
+
+
+def test_e32_a_job_that_kills_its_worker_ends_and_the_others_go_on(
+    make_site: MakeSite, slow: Path
+) -> None:
+    (slow / "small").mkdir()
+    (slow / "small" / "file").write_text("x")
+    site = make_site(roots={"evidence": slow}, retry_base_seconds="0.1", retry_max_attempts="2")
+    daemon = start_slow_job(site)
+    for attempt in (1, 2):
+        wait_until(
+            lambda: (
+                f'"attempt":{attempt},' in site.status_path("request-slow.json").read_text()  # noqa: B023
+                and state_of(site, "request-slow.json") == "running"
+            ),
+            30,
+        )
+        busy = max(workers_of(daemon), key=cpu_seconds)
+        os.kill(busy, signal.SIGKILL)
+    status = site.final("request-slow.json", 30)
+    assert status["state"] == "failed"
+    assert status["error"]["code"] == "worker-lost"
+    site.drop("request-small.json", request(path="small"))
+    assert site.final("request-small.json")["state"] == "succeeded"
+    wait_until(lambda: len(workers_of(daemon)) == 2, 10)
+
+
+def cpu_seconds(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return int(fields[11]) + int(fields[12])
