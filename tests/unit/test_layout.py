@@ -1,8 +1,10 @@
-"""spool-layout/ against the code. Run as a script, this renews what it holds equal."""
+"""spool-layout/ and the systemd unit against the code; as a script it renews what can be."""
 
 import json
 import re
+import shutil
 import stat
+import subprocess
 from pathlib import Path
 
 import jsonschema  # type: ignore[import-untyped]  # it ships none
@@ -13,6 +15,8 @@ from spoold import schemas
 from spoold.actions import ACTIONS
 from spoold.cli import cli
 from spoold.config import template
+from spoold.config.sections import Workers
+from spoold.errors import Exit
 from spoold.intake.names import DROPS, NameKind, classify
 from spoold.intake.request import parse
 from spoold.spool import TREE, Spool
@@ -20,6 +24,7 @@ from spoold.spool import TREE, Spool
 LAYOUT = Path(__file__).parents[2] / "spool-layout"
 PAGE = LAYOUT / "README.md"
 CONFIGURATION = LAYOUT / "spoold.toml"
+UNIT = LAYOUT.parent / "systemd" / "spoold.service"
 EXAMPLES = sorted((LAYOUT / "examples").iterdir())
 
 _TREE = re.compile(r"(<!-- generated: tree -->\n).*?(<!-- end -->\n)", re.DOTALL)
@@ -91,6 +96,30 @@ def test_tmpfiles_make_the_tree(tmp_path: Path) -> None:
     spool.create()
     for node in TREE:
         assert stat.S_IMODE(spool.folder(node.folder).stat().st_mode) == node.mode
+
+
+def test_the_unit_fits_the_program(tmp_path: Path) -> None:
+    unit = UNIT.read_text()
+    settings = dict(re.findall(r"^(\w+)=(.*)$", unit, re.MULTILINE))
+    top = "/var/spool/spoold"
+    assert settings["ExecStart"] == f"/opt/spoold/bin/spoold run {top}"
+    assert settings["ReadWritePaths"] == top
+    assert settings["RestartPreventExitStatus"].split() == [
+        str(Exit.USAGE.value),
+        str(Exit.CONFIGURATION.value),
+    ]
+    stopping = Workers().drain_seconds + 60  # the embedded server is given a minute
+    assert int(settings["TimeoutStopSec"]) > stopping
+    analyze = shutil.which("systemd-analyze")
+    if analyze is None:
+        pytest.skip("systemd is not installed")
+    copy = tmp_path / UNIT.name
+    copy.write_text(unit.replace("/opt/spoold/bin/spoold", shutil.which("true") or "/bin/true"))
+    done = subprocess.run(
+        [analyze, "verify", "--man=no", str(copy)], capture_output=True, text=True, check=False
+    )
+    assert UNIT.name not in done.stderr, done.stderr
+    assert done.returncode == 0, done.stderr
 
 
 def test_names_that_the_page_calls_drops_are_drops_and_others_are_not() -> None:
