@@ -242,7 +242,13 @@ def _check_with_plain_tools(folder: Path, bundle: Path, public_key: Path, say: S
         if missing or not where.is_dir():
             shown.append(f"{name} not checked ({', '.join(missing) or 'not unpacked'})")
             continue
-        done = subprocess.run(["sh", "-c", command], cwd=where, capture_output=True, check=False)
+        done = subprocess.run(
+            ["sh", "-c", command],
+            cwd=where,
+            env={**os.environ, "PATH": path},
+            capture_output=True,
+            check=False,
+        )
         good = good and done.returncode == 0
         shown.append(f"{name} {'ok' if done.returncode == 0 else 'WRONG'}")
     say(f"6. without spoold: {', '.join(shown)}")

@@ -1,5 +1,4 @@
 """`inspect`, `verify`, `restore`: bundles, without a daemon or a database."""
-# ruff: noqa: PLC0415  # a command imports what it needs when it runs: it must start fast
 
 import sys
 from collections.abc import Callable, Iterator

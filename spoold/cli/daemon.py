@@ -1,5 +1,4 @@
 """`run`, `worker` and `demo`: what goes on by itself."""
-# ruff: noqa: PLC0415  # a command imports what it needs when it runs: it must start fast
 
 from pathlib import Path
 

@@ -1,5 +1,4 @@
 """`submit` and `status`: the inbox and the status files, without a daemon or a database."""
-# ruff: noqa: PLC0415  # a command imports what it needs when it runs: it must start fast
 
 import os
 from collections.abc import Iterator

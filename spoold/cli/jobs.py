@@ -1,5 +1,4 @@
 """`jobs`, `retry`, `cancel`, `forget`: the operator's side of the queue, in the database."""
-# ruff: noqa: PLC0415  # a command imports what it needs when it runs: it must start fast
 
 import re
 from collections.abc import Callable, Iterator

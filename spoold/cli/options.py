@@ -1,5 +1,4 @@
 """Options that several commands share, and what becomes of them."""
-# ruff: noqa: PLC0415  # a command imports what it needs when it runs: it must start fast
 
 import os
 from collections.abc import Callable

@@ -3,7 +3,6 @@
 Results go to the standard output, everything else to the standard error. Whatever came from a
 file name or a document of somebody else is shown with its control characters escaped.
 """
-# ruff: noqa: PLC0415  # a command imports what it needs when it runs: it must start fast
 
 import json
 import sys

@@ -1,5 +1,4 @@
 """`check` and `build`: requests, without a daemon or a database."""
-# ruff: noqa: PLC0415  # a command imports what it needs when it runs: it must start fast
 
 import os
 import secrets

@@ -1,5 +1,4 @@
 """`schema` and `completion`: what other programs want to know."""
-# ruff: noqa: PLC0415  # a command imports what it needs when it runs: it must start fast
 
 import click
 

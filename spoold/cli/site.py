@@ -1,5 +1,4 @@
 """`init`, `config` and `doctor`: a site's own things."""
-# ruff: noqa: PLC0415  # a command imports what it needs when it runs: it must start fast
 
 import os
 import secrets

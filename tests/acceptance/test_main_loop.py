@@ -14,6 +14,7 @@ import pytest
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 
+from tests.conftest import wait_until
 from tests.sites import (
     Site,
     Status,
@@ -51,7 +52,7 @@ def test_a_request_becomes_a_bundle_with_a_signed_status(
     beside = site.root / "processed" / "request-demo.json.status.json"
     assert beside.samefile(site.status_path("request-demo.json"))
     site.verified("request-demo.json")
-    assert site.leftovers() == []
+    wait_until(lambda: site.leftovers() == [], 5)
 
 
 def test_the_bundle_is_restored_at_another_site(make_site: MakeSite, tmp_path: Path) -> None:
@@ -165,7 +166,7 @@ def test_a_bundle_that_is_not_as_it_was_signed_is_refused(
     assert (site.root / "failed" / name).is_file()
     assert list((site.root / "restored").iterdir()) == []
     site.verified(name)
-    assert site.leftovers() == []
+    wait_until(lambda: site.leftovers() == [], 5)
 
 
 def test_a_bundle_of_an_untrusted_site_is_refused(make_site: MakeSite, evidence: Path) -> None:
@@ -254,7 +255,7 @@ def test_thousand_requests_at_once(make_site: MakeSite, evidence: Path) -> None:
     done = spoold("status", names[0], "--verify", "--json", "--spool", site.root)
     assert json.loads(done.stdout)["final"] is True
     verify_all(site, statuses)
-    assert site.leftovers() == []
+    wait_until(lambda: site.leftovers() == [], 5)
 
 
 def test_e11_two_daemons_on_one_spool_make_five_jobs_of_five_files(

@@ -114,7 +114,7 @@ def test_e30_no_worker_outlives_a_killed_supervisor(make_site: MakeSite, slow: P
     status = site.final("request-slow.json")
     assert status["state"] == "succeeded"
     assert status["attempt"] == 2
-    assert site.leftovers() == []
+    wait_until(lambda: site.leftovers() == [], 5)
 
 
 def test_a_cancelled_job_stops_within_a_second(make_site: MakeSite, slow: Path) -> None:
@@ -128,7 +128,7 @@ def test_a_cancelled_job_stops_within_a_second(make_site: MakeSite, slow: Path) 
     assert status["error"]["code"] == "cancelled"
     assert status["files"]["drop"] == "failed/request-slow.json"
     site.verified("request-slow.json")
-    assert site.leftovers() == []
+    wait_until(lambda: site.leftovers() == [], 5)
 
 
 def test_an_attempt_that_takes_too_long_ends(make_site: MakeSite, slow: Path) -> None:
@@ -140,7 +140,7 @@ def test_an_attempt_that_takes_too_long_ends(make_site: MakeSite, slow: Path) ->
     assert status["error"]["code"] == "timeout"
     assert status["attempt"] == 2
     assert not list((site.root / "processed").iterdir())
-    assert site.leftovers() == []
+    wait_until(lambda: site.leftovers() == [], 5)
 
 
 def test_e32_a_job_that_kills_its_worker_ends_and_the_others_go_on(

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import wait_until
 from tests.sites import Site, request, spoold
 
 DROPS = 50
@@ -66,7 +67,7 @@ def test_killed_at_random_moments_every_drop_gets_exactly_one_answer(
     assert site.stop(daemon) == 0
     # What is left of attempts that were killed goes with the first sweep of the next start.
     assert site.run_once() == 0
-    assert site.leftovers() == []
+    wait_until(lambda: site.leftovers() == [], 5)
 
 
 def wait_for_some(site: Site, finals: int) -> None:
