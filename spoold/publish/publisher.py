@@ -63,9 +63,9 @@ class Publisher:
                 case Begun.LOST:
                     return False
                 case Begun.NAME_TAKEN:
-                    names = set(publication.names)
-                    assert not names <= taken, "a name with the job's own digits is taken"
-                    taken |= names
+                    others = self._names_of_others(claim.job, publication)
+                    assert not others <= taken, "a name with the job's own digits is taken"
+                    taken |= others
 
     def resume(self, claim: Claim, scratch: Path) -> bool:
         """Steps (3) to (7) for a job whose row holds its final document."""
@@ -100,6 +100,14 @@ class Publisher:
             publication = renamed
         placement.place()
         return self._finish(claim)
+
+    def _names_of_others(self, job: Job, publication: Publication) -> set[Name]:
+        """The names that earlier jobs have published under, even if their files are gone."""
+        holders = {
+            name: self._patiently(lambda: self._store.published_by(*name))  # noqa: B023
+            for name in publication.names
+        }
+        return {name for name, holder in holders.items() if holder and holder.id != job.id}
 
     def _finish(self, claim: Claim) -> bool:
         """Step (7)."""

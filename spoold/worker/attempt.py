@@ -151,6 +151,7 @@ class Attempt:
                 assert_never(answer.verdict)
 
     def _wait_for(self, scratch: Path, held: KeyHeldError) -> tuple[Became, Ending | None]:
+        self.live.held_up(self.claim.job, scratch)
         scratch_folder.end(self.site.tree, scratch)
         self.let_go()
         waiting = patiently(

@@ -80,6 +80,12 @@ class LiveStatus:
         with suppress(OSError):
             self._write(status, scratch)
 
+    def held_up(self, job: Job, scratch: Path) -> None:
+        """Show that the job waits for another one that does the same."""
+        status = replace(Status.of(job, State.SCHEDULED), reason="key-held", next_attempt_at=None)
+        with suppress(OSError):
+            self._write(status, scratch)
+
     def progress(self) -> Progress:
         """How far the attempt has come."""
         return self._last

@@ -161,12 +161,16 @@ class Worker:
             log.error("worker.forgotten", worker=str(self._id))
             end_group()
             return
-        # Only what was held before asking and is still held after it can have been taken away.
-        if held is not None and held is self._held and (held.id, held.epoch) not in standing:
+        if held is not None and (held.id, held.epoch) not in standing and self._still_held(held):
             log.warning("attempt.taken-away", job=str(held.id), attempt=held.job.attempt)
             end_group()
         if held is not None and held is self._held:
             store.progress(held, self._live.progress().document())
+
+    def _still_held(self, claim: Claim) -> bool:
+        """Whether the main thread still works on it: it may have finished as we asked."""
+        self._ended.wait(_TICK_SECONDS / 4)
+        return self._held is claim
 
 
 def end_group() -> None:

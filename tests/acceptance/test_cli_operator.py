@@ -88,7 +88,7 @@ def test_jobs_are_listed_and_a_failed_one_is_retried(make_site: MakeSite, eviden
     kept = json.loads((site.root / "failed/request-late.json.status.json").read_bytes())
     assert kept["job_id"] == old["job_id"]
     assert document(site, "status", old["job_id"])["state"] == "failed"
-    assert site.leftovers() == []
+    wait_until(lambda: site.leftovers() == [], 5)
 
 
 def test_a_scheduled_job_is_cancelled(make_site: MakeSite, evidence: Path, tmp_path: Path) -> None:

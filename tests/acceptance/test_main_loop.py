@@ -188,6 +188,32 @@ def test_a_bundle_of_an_untrusted_site_is_refused(make_site: MakeSite, evidence:
     assert status["state"] == "succeeded", status
 
 
+def test_e12_the_same_name_again_is_a_new_job_and_overwrites_nothing(
+    make_site: MakeSite, evidence: Path
+) -> None:
+    site = make_site(roots={"evidence": evidence})
+    site.start()
+    first, _ = build_one(site)
+    site.drop("request-demo.json", request())
+    second = site.final_after("request-demo.json", first["job_id"])
+    assert first["files"]["drop"] == "processed/request-demo.json"
+    digits = second["job_id"].replace("-", "")[-12:]
+    assert second["files"]["drop"] == f"processed/request-demo~{digits}.json"
+    # A bundle must be able to be dropped elsewhere: its own name stays.
+    assert second["files"]["bundle"] == f"processed/demo-{digits}.tar.zst"
+    assert (site.root / "processed" / f"request-demo~{digits}.json.status.json").is_file()
+
+    # A consumer that takes everything away at once changes nothing of that.
+    for path in (site.root / "processed").iterdir():
+        path.unlink()
+    site.drop("request-demo.json", request())
+    third = site.final_after("request-demo.json", second["job_id"])
+    digits = third["job_id"].replace("-", "")[-12:]
+    assert third["files"]["drop"] == f"processed/request-demo~{digits}.json"
+    assert third["files"]["bundle"] == f"processed/demo-{digits}.tar.zst"
+    site.verified("request-demo.json")
+
+
 def test_the_same_bundle_again_is_a_duplicate(make_site: MakeSite, evidence: Path) -> None:
     site = make_site(roots={"evidence": evidence})
     site.start()
