@@ -4,6 +4,7 @@ The server is started by spoold's own code and shared by all processes of a run;
 copies of a template that was migrated once.
 """
 
+import fcntl
 import os
 import time
 import uuid
@@ -51,7 +52,9 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str]
             if version == DEBIAN and not DEBIAN_PROGRAMS.is_dir():
                 pytest.skip("PostgreSQL 15 is not installed")
             spool = Spool.at(base / f"server-{version}")
-            spool.create()
+            with open(base / "create.lock", "w") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX)  # `init` is one process's, those of a run are many
+                spool.create()
             programs = DEBIAN_PROGRAMS if version == DEBIAN else None
             running[version] = spool, postgres.ensure_running(spool, programs=programs)
             _make_template(running[version][1].conninfo)
@@ -79,6 +82,26 @@ def conninfo(servers: Callable[[str], str], postgres_version: str) -> Iterator[s
     yield make_conninfo(server, dbname=name)
     with postgres.connect(server, "tests") as connection:
         connection.execute(f'drop database "{name}" with (force)')
+
+
+@pytest.fixture(scope="module", params=[WHEEL, DEBIAN])
+def shared_conninfo(servers: Callable[[str], str], request: pytest.FixtureRequest) -> Iterator[str]:
+    """A database for a module's many small tests, each with a spool of its own; both versions."""
+    server = servers(request.param)
+    name = f"test_{uuid.uuid4().hex}"
+    with postgres.connect(server, "tests") as connection:
+        connection.execute(f'create database "{name}" template {_TEMPLATE}')
+    yield make_conninfo(server, dbname=name)
+    with postgres.connect(server, "tests") as connection:
+        connection.execute(f'drop database "{name}" with (force)')
+
+
+@pytest.fixture
+def shared_store(shared_conninfo: str) -> Iterator[Store]:
+    """The queue of a fresh spool id in the shared database."""
+    store = Store(Database(shared_conninfo, "tests"), uuid.uuid4())
+    yield store
+    store.database.close()
 
 
 @pytest.fixture

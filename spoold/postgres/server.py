@@ -35,6 +35,9 @@ _POLL_SECONDS: Final = 0.005
 _LOG_BYTES: Final = 1 << 20
 _READY_LINE: Final = 7  # of postmaster.pid: its status, by pidfile.h of PostgreSQL
 
+# Servers of ours that others go on using: Python warns of a child whose handle is collected.
+_LEFT_RUNNING: Final[list[subprocess.Popen[bytes]]] = []
+
 
 class Server:
     """A running embedded server and this process's use of it."""
@@ -83,6 +86,8 @@ class Server:
                 try:
                     fcntl.flock(use, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 except BlockingIOError:
+                    if self._process is not None:
+                        _LEFT_RUNNING.append(self._process)
                     return False
                 return self._stop()
         finally:

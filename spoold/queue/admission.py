@@ -53,8 +53,7 @@ class _Admitting:
                 with self._database.transaction():
                     answers += self.all([admission])
             except _GUILTY as error:
-                message = str(error).partition("\n")[0]
-                answers.append(Answer(admission.id, Verdict.REFUSED, message=message))
+                answers.append(Answer(admission.id, Verdict.REFUSED, message=_why(error)))
         return answers
 
     def all(self, batch: Sequence[Admission]) -> list[Answer]:
@@ -174,3 +173,10 @@ def _outcome(admission: Admission) -> Document | None:
     if admission.error is None:
         return None
     return outcome(State.REJECTED, error=admission.error)
+
+
+def _why(error: Exception) -> str:
+    message = str(error).partition("\n")[0]
+    if isinstance(error, psycopg.DataError) and error.diag.message_detail:
+        return f"{message}: {error.diag.message_detail}"
+    return message

@@ -88,11 +88,14 @@ class Database:
     def transaction(self) -> Iterator[None]:
         """What runs inside is committed together; within another transaction it is a savepoint."""
         with database_errors():
-            transaction = self.connection.transaction()
+            connection = self.connection
             self._depth += 1
             try:
-                with transaction:
+                with connection.transaction():
                     yield
+                    # psycopg leaves a transaction on a dead connection without a word.
+                    if connection.closed:
+                        raise psycopg.OperationalError("the connection was lost")
             finally:
                 self._depth -= 1
 

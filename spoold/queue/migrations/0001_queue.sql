@@ -85,6 +85,7 @@ create table spoold.job (
     or (final_document is not null and outcome ->> 'state' = state)),
   constraint job_document check (final_document is null
     or state not in ('scheduled', 'queued', 'running')),
+  constraint job_key check (dedup_key is null or request_sha256 is not null),
   constraint job_waits check (waits_for is null or (state = 'scheduled' and dedup_key is not null
     and waits_for <> id))
 ) with (fillfactor = 85, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000,
