@@ -362,7 +362,7 @@ DATABASE_AWAY = _code(
 DATABASE_UNFIT = _code(
     "database-unfit",
     "the database server cannot be used",
-    "see the message",
+    "mend what the message names, then start the daemon again",
     exit_status=Exit.CONFIGURATION,
 )
 JOB_UNKNOWN = _code("job-unknown", "there is no such job or drop", "see `spoold jobs`")
@@ -558,7 +558,7 @@ ENTRY_TOO_LARGE = _code(
 MANIFEST_TOO_LARGE = _code(
     "manifest-too-large",
     "the manifest does not fit into the 4 MiB of a bundle's head",
-    "use fewer or shorter labels, or a larger frame count with fewer small files",
+    "use fewer or shorter labels, or make several bundles of it",
 )
 TARGET_EXISTS = _code(
     "target-exists",

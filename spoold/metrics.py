@@ -1,14 +1,18 @@
 """Every metric in one table, and the only place that knows Prometheus.
 
-Sources: https://prometheus.io/docs/practices/naming/ (base units, `_total` for counters).
+What happens is counted as it happens; what stands is measured when somebody asks. Counters begin
+at zero with the daemon.
+
+Source: https://prometheus.io/docs/practices/naming/ (base units, `_total` for counters).
 """
 
-from collections.abc import Callable, Iterable, Mapping
+import enum
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
@@ -17,20 +21,74 @@ _SIZE_BUCKETS: Final = tuple(float(4**power) for power in range(5, 21))  # 1 KiB
 _SECONDS_BUCKETS: Final = (0.1, 0.3, 1, 3, 10, 30, 100, 300, 1000, 3000, 10000)
 
 
-class Metrics:
-    """The daemon's metrics. Counters begin at zero with the process; gauges are read when asked."""
+class Kind(enum.Enum):
+    """Whether a measure only grows."""
 
-    def __init__(self) -> None:
+    GAUGE = GaugeMetricFamily
+    COUNTER = CounterMetricFamily
+
+
+@dataclass(frozen=True, slots=True)
+class Measure:
+    """A metric that is read when asked. The name of a counter stands without `_total`."""
+
+    name: str
+    help: str
+    kind: Kind = Kind.GAUGE
+    labels: tuple[str, ...] = ()
+
+    def sample(self, value: float, *labels: str) -> "Sample":
+        """One value of it."""
+        assert len(labels) == len(self.labels)
+        return Sample(self, value, labels)
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One value of a measure."""
+
+    measure: Measure
+    value: float
+    labels: tuple[str, ...]
+
+
+DATABASE_UP: Final = Measure("spoold_database_up", "Whether the database answers")
+JOBS: Final = Measure("spoold_jobs", "Unfinished jobs", labels=("state", "action"))
+OLDEST_JOB: Final = Measure("spoold_oldest_job_seconds", "Since the oldest unfinished job was due")
+WORKERS: Final = Measure("spoold_workers", "Worker processes that run")
+DROPS_FOUND: Final = Measure(
+    "spoold_drops_found", "Drops by what drew attention to them", Kind.COUNTER, ("found_by",)
+)
+DROPS_ADMITTED: Final = Measure("spoold_drops_admitted", "Drops that became jobs", Kind.COUNTER)
+DROPS_REJECTED: Final = Measure(
+    "spoold_drops_rejected", "Of these, rejected at admission", Kind.COUNTER
+)
+DROPS_WAITING: Final = Measure(
+    "spoold_drops_waiting", "Drops in the inbox that wait", labels=("reason",)
+)
+INBOX_STRAYS: Final = Measure("spoold_inbox_strays", "Things in the inbox that are no drops")
+INBOX_UNFINISHED: Final = Measure(
+    "spoold_inbox_unfinished", "Uploads in the inbox that are unfinished by their name"
+)
+WATCH_MODE: Final = Measure("spoold_watch_mode", "How the inbox is watched", labels=("mode",))
+LAST_SCAN: Final = Measure("spoold_last_scan_timestamp_seconds", "End of the last scan, Unix time")
+
+
+class Metrics:
+    """The daemon's metrics."""
+
+    def __init__(self, measure: Callable[[], Iterable[Sample]]) -> None:
         self._registry = CollectorRegistry()
+        self._registry.register(_Measured(measure))
         self.finished = Counter(
             "spoold_jobs_finished",
-            "Jobs that got their final status, by action and state",
+            "Jobs that got their final status",
             ("action", "state"),
             registry=self._registry,
         )
         self.errors = Counter(
             "spoold_job_errors",
-            "Final statuses with an error, by its code",
+            "Final statuses with an error",
             ("code",),
             registry=self._registry,
         )
@@ -54,35 +112,26 @@ class Metrics:
             registry=self._registry,
         )
 
-    def read_when_asked(self, read: Callable[[], Iterable["Sample"]]) -> None:
-        """Register gauges whose values are read at every scrape."""
-        self._registry.register(_Asked(read))
-
     def text(self) -> bytes:
         """The exposition format."""
         return generate_latest(self._registry)
 
 
-@dataclass(frozen=True, slots=True)
-class Sample:
-    """One gauge value; `labels` of one name must have the same keys."""
+class _Measured(Collector):
+    def __init__(self, measure: Callable[[], Iterable[Sample]]) -> None:
+        self._measure = measure
 
-    name: str
-    help: str
-    value: float
-    labels: Mapping[str, str]
-
-
-class _Asked(Collector):
-    def __init__(self, read: Callable[[], Iterable[Sample]]) -> None:
-        self._read = read
+    def describe(self) -> Iterator[Metric]:
+        """Nothing: or registering would measure already."""
+        yield from ()
 
     def collect(self) -> Iterable[Metric]:
-        families: dict[str, GaugeMetricFamily] = {}
-        for sample in self._read():
-            family = families.setdefault(
-                sample.name,
-                GaugeMetricFamily(sample.name, sample.help, labels=list(sample.labels)),
-            )
-            family.add_metric(list(sample.labels.values()), sample.value)
+        families: dict[str, GaugeMetricFamily | CounterMetricFamily] = {}
+        for sample in self._measure():
+            measure = sample.measure
+            if measure.name not in families:
+                families[measure.name] = measure.kind.value(
+                    measure.name, measure.help, labels=measure.labels
+                )
+            families[measure.name].add_metric(sample.labels, sample.value)
         return families.values()

@@ -148,7 +148,8 @@ def _published_drop(spool: Spool, job: Job) -> Path:
 
 def _copy(source: Path, target: bytes) -> None:
     folder, name = os.path.split(target)
-    temporary = os.path.join(folder, b"." + name[:200] + b".tmp")
+    # Named as intake names its copies: what a crash leaves of it is swept as one of those.
+    temporary = os.path.join(folder, b".%s.own" % name[:36])
     try:
         with open(source, "rb") as reader, open(temporary, "xb") as writer:
             while block := reader.read(_COPY_BYTES):

@@ -137,13 +137,14 @@ class Spool:
         return self
 
     def create(self) -> None:
-        """Make what is missing of the tree and its id. Idempotent; modes are set to the table's."""
+        """Make what is missing of the tree, and its id. What is there keeps its mode."""
         try:
             self.root.mkdir(parents=True, exist_ok=True)
             for node in TREE:
                 path = self.folder(node.folder)
-                path.mkdir(exist_ok=True)
-                path.chmod(node.mode)
+                if not path.is_dir():
+                    path.mkdir()
+                    path.chmod(node.mode)  # mkdir heeds the umask and not every bit
         except OSError as error:
             raise SpooldError(
                 errors.SPOOL_INVALID,

@@ -6,6 +6,8 @@ Crash: everything is made in scratch; an attempt that does not finish leaves not
 import os
 import re
 import unicodedata
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Literal
@@ -85,13 +87,17 @@ def build(request: BundleRequest, context: Context) -> tuple[BuiltBundle, list[s
     Returns the bundle and the warnings. Raises root-unknown, path-outside-root, source-missing,
     source-unreadable, source-changed, path-unsupported, entry-collides or nothing-to-bundle.
     """
-    sources = [
-        FilesSource(spec, context.settings.roots, label=label)
-        for spec, label in zip(request.sources, labels(request.sources), strict=True)
-    ]
+    sources = []
+    for number, label in enumerate(labels(request.sources)):
+        with _located(f"sources[{number}]"):
+            spec = request.sources[number]
+            sources.append(FilesSource(spec, context.settings.roots, label=label))
     skipping = request.on_error == "skip"
     name = request.name or _name_of(request)
-    total = sum(source.measure()[1] for source in sources)
+    total = 0
+    for number, source in enumerate(sources):
+        with _located(f"sources[{number}]"):
+            total += source.measure()[1]
     with BundleWriter(
         context.scratch,
         bundle_id=f"{slug(name)}-{context.digits}",
@@ -101,14 +107,9 @@ def build(request: BundleRequest, context: Context) -> tuple[BuiltBundle, list[s
         report=reporter(context),
         bytes_total=total,
     ) as writer:
-        for source in sources:
-            for entry in source.entries(writer.skip) if skipping else source.entries():
-                try:
-                    writer.add(entry)
-                except SpooldError as error:
-                    if not skipping:
-                        raise
-                    writer.skip(entry.path, error)
+        for number, source in enumerate(sources):
+            with _located(f"sources[{number}]"):
+                _add(source, writer, skipping=skipping)
         built = writer.finish(
             ManifestFields(
                 name=name,
@@ -128,6 +129,27 @@ def build(request: BundleRequest, context: Context) -> tuple[BuiltBundle, list[s
     if request.compression.codec is Codec.GZIP:
         warnings.append("compressed with gzip, for receivers without zstd: larger and slower")
     return built, warnings
+
+
+def _add(source: FilesSource, writer: BundleWriter, *, skipping: bool) -> None:
+    for entry in source.entries(writer.skip) if skipping else source.entries():
+        try:
+            writer.add(entry)
+        except SpooldError as error:
+            if not skipping:
+                raise
+            writer.skip(entry.path, error)
+
+
+@contextmanager
+def _located(place: str) -> Iterator[None]:
+    """Say where in the request the field stands that an error speaks of."""
+    try:
+        yield
+    except SpooldError as error:
+        if error.at in {"root", "path"}:
+            error.at = f"{place}.{error.at}"
+        raise
 
 
 def slug(name: str) -> str:

@@ -5,6 +5,7 @@ file name or a document of somebody else is shown with its control characters es
 """
 
 import json
+import re
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -26,6 +27,8 @@ def document(value: object) -> None:
     """Print one JSON document: indented for a terminal, on one line for a program."""
     indent = 2 if sys.stdout.isatty() else None
     text = json.dumps(value, indent=indent, ensure_ascii=False)
+    # DEL and C1 steer terminals; JSON lets them stand as they are, and takes them escaped too.
+    text = re.sub("[\x7f-\x9f]", lambda match: f"\\u{ord(match[0]):04x}", text)
     raw(text.encode("utf-8", "backslashreplace") + b"\n")
 
 

@@ -13,7 +13,10 @@ def trust_of(spool: Spool, *, own_site: str | None = None) -> trust.Trust:
 
     `own_site` is the site's name where the configuration may not be read by this user.
     """
-    keys = list(trust.load_trust(spool))
+    try:
+        keys = list(trust.load_trust(spool))
+    except PermissionError:  # a dropper: the site's own key is for everybody
+        keys = []
     if spool.public_key.exists():
         pem = spool.public_key.read_bytes()
         keys.append(trust.trusted_key(pem, _own_site(spool, own_site), str(spool.public_key)))

@@ -53,7 +53,6 @@ class Daemon:
         self._spool = tree.identity().spool
         self._stop = threading.Event()
         self._failed = threading.Event()
-        self._metrics = Metrics()
         self._intake = Intake(
             tree,
             self._store("spoold intake"),
@@ -69,13 +68,17 @@ class Daemon:
         )
         self._to_kill: list[uuid.UUID] = []
         self._maintenance = Maintenance(
-            tree, self._store("spoold maintenance"), self._settings, self._to_kill.append
+            tree,
+            self._store("spoold maintenance"),
+            self._settings,
+            backend.keep_alive,
+            self._to_kill.append,
         )
         self._own = self._store("spoold run")
         self._observer = Observer(
             tree, self._intake, self._supervisor, self._store("spoold health"), config
         )
-        self._metrics.read_when_asked(self._observer.samples)
+        self._metrics = Metrics(self._observer.samples)
 
     def run(self, *, once: bool) -> Exit:
         """Start everything, wait for the end, end everything."""
@@ -124,7 +127,6 @@ class Daemon:
             self._supervisor.wait(_ROUND_SECONDS if once is None else _ROUND_SECONDS / 10)
             while self._to_kill:
                 self._supervisor.kill(self._to_kill.pop())
-            self._backend.keep_alive()
             notify("WATCHDOG=1")
             if once is not None and once.is_done(self._observer.backlog()):
                 return

@@ -7,11 +7,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from typing import Final
 
+from spoold import metrics
 from spoold.config import Config
 from spoold.errors import SpooldError
 from spoold.health import Check
 from spoold.intake.loop import Intake
-from spoold.intake.settings import WatchMode
+from spoold.intake.settings import FoundBy, WatchMode
 from spoold.metrics import Sample
 from spoold.queue.job import Backlog
 from spoold.queue.store import Store
@@ -64,57 +65,26 @@ class Observer:
         ]
 
     def samples(self) -> Iterator[Sample]:
-        """Every gauge, read now."""
+        """Every measure, taken now."""
         backlog = self.backlog()
-        yield Sample("spoold_up_database", "Whether the database answers", backlog is not None, {})
-        oldest = 0.0
+        yield metrics.DATABASE_UP.sample(backlog is not None)
         for line in backlog or ():
-            labels = {"state": line.state.value, "action": line.action or "none"}
-            yield Sample("spoold_jobs", "Unfinished jobs by state and action", line.jobs, labels)
-            oldest = max(oldest, line.oldest_seconds)
-        yield Sample(
-            "spoold_oldest_job_seconds", "Since the oldest unfinished job was due", oldest, {}
-        )
-        workers = self._supervisor.alive()
-        yield Sample("spoold_workers", "Worker processes that run", workers, {})
+            yield metrics.JOBS.sample(line.jobs, line.state, line.action or "none")
+        oldest = max((line.oldest_seconds for line in backlog or ()), default=0.0)
+        yield metrics.OLDEST_JOB.sample(oldest)
+        yield metrics.WORKERS.sample(self._supervisor.alive())
         intake = self._intake.metrics
-        for found_by, count in (("event", intake.found_by_event), ("scan", intake.found_by_scan)):
-            yield Sample(
-                "spoold_drops_found",
-                "Drops by what drew attention to them",
-                count,
-                {"found_by": found_by},
-            )
+        yield metrics.DROPS_FOUND.sample(intake.found_by_event, FoundBy.EVENT)
+        yield metrics.DROPS_FOUND.sample(intake.found_by_scan, FoundBy.SCAN)
+        yield metrics.DROPS_ADMITTED.sample(intake.admitted)
+        yield metrics.DROPS_REJECTED.sample(intake.refused)
         for reason, count in intake.waiting.items():
-            yield Sample(
-                "spoold_drops_waiting",
-                "Drops in the inbox that wait, by reason",
-                count,
-                {"reason": reason},
-            )
+            yield metrics.DROPS_WAITING.sample(count, reason)
+        yield metrics.INBOX_STRAYS.sample(intake.strays)
+        yield metrics.INBOX_UNFINISHED.sample(intake.unfinished)
         for mode in WatchMode:
-            yield Sample(
-                "spoold_watch_mode",
-                "How the inbox is watched",
-                intake.mode is mode,
-                {"mode": mode.value},
-            )
-        for name, help_, value in (
-            ("spoold_drops_admitted", "Drops admitted since the start", intake.admitted),
-            ("spoold_drops_rejected", "Of these, rejected at admission", intake.refused),
-            ("spoold_inbox_strays", "Things in the inbox that are no drops", intake.strays),
-            (
-                "spoold_inbox_unfinished",
-                "Files in the inbox still being written by name",
-                intake.unfinished,
-            ),
-            (
-                "spoold_last_scan_timestamp_seconds",
-                "End of the last scan, Unix time",
-                intake.last_scan_at,
-            ),
-        ):
-            yield Sample(name, help_, value, {})
+            yield metrics.WATCH_MODE.sample(intake.mode is mode, mode)
+        yield metrics.LAST_SCAN.sample(intake.last_scan_at)
 
     def _writable(self) -> tuple[bool, str]:
         probe = self._tree.folder(Folder.PRIVATE) / f".probe.{os.getpid()}"

@@ -29,14 +29,24 @@ _SWEEP_SECONDS = 60.0
 
 
 class Maintenance:
-    """One thread's work. `kill` ends a worker of this daemon, and ignores the others."""
+    """One thread's work.
+
+    `keep_database` starts the embedded server again if it has died; `kill` ends a worker of this
+    daemon, and ignores the others.
+    """
 
     def __init__(
-        self, tree: Spool, store: Store, settings: WorkerSettings, kill: Callable[[uuid.UUID], None]
+        self,
+        tree: Spool,
+        store: Store,
+        settings: WorkerSettings,
+        keep_database: Callable[[], None],
+        kill: Callable[[uuid.UUID], None],
     ) -> None:
         self._tree = tree
         self._store = store
         self._settings = settings
+        self._keep_database = keep_database
         self._kill = kill
         self._dead: queue.SimpleQueue[uuid.UUID] = queue.SimpleQueue()
         self._swept = -_SWEEP_SECONDS
@@ -57,6 +67,7 @@ class Maintenance:
         away = False
         forgotten = False
         while not stop.is_set():
+            self._keep_database()
             try:
                 if not forgotten:
                     self._forget_dead_of_this_host()
