@@ -64,6 +64,16 @@ from spoold.trust import Signer
 _WHOLE_BYTES: Final = FRAME_BYTES - members.BLOCK  # what is read in one go
 _CHUNK_LINE_BYTES: Final = 110  # a chunk's share of an entry's line
 
+# What is wrong with one entry, and lets a bundle without it be made.
+SKIPPABLE: Final = frozenset(
+    {
+        errors.SOURCE_CHANGED,
+        errors.SOURCE_UNREADABLE,
+        errors.PATH_UNSUPPORTED,
+        errors.ENTRY_TOO_LARGE,
+    }
+)
+
 
 @dataclass(frozen=True, slots=True)
 class ManifestFields:
@@ -186,7 +196,12 @@ class BundleWriter:
                 content.close()
 
     def skip(self, path: bytes, error: SpooldError) -> None:
-        """Note an entry that is left out, for the manifest."""
+        """Note an entry that is left out, for the manifest.
+
+        Raises the error itself where it is none of a single entry: a full disk is not left out.
+        """
+        if error.code not in SKIPPABLE:
+            raise error
         skipped = Skipped(path, canonical.text(str(error)))
         self._skipped_count += 1
         size = len(canonical.encode(skipped_document(skipped)))
@@ -401,7 +416,7 @@ class BundleWriter:
     ) -> Manifest:
         return Manifest(
             bundle_id=self._bundle_id,
-            name=fields.name,
+            name=canonical.text(fields.name),
             created_at=format_time(fields.created_at),
             producer=f"spoold/{__version__} {self._compression.codec.library}",
             site=signer.site,

@@ -13,9 +13,8 @@ Crash: the folder stays, private to whoever owns the folder above; `remove_tree`
 import enum
 import errno
 import os
-import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Final, assert_never
@@ -27,17 +26,13 @@ from spoold.bundle.lines import entry_lines, parse_entry
 from spoold.bundle.reader import BundleReader, Index, Policy, VerifiedHead, verify_head
 from spoold.bundle.scratch import LineFile, LineSorter
 from spoold.errors import SpooldError
+from spoold.sinks.places import FOLDER_FLAGS, NEW_FLAGS, UNFINISHED_MODE, Folders, LargeFile
 from spoold.sinks.remove import remove_tree
 from spoold.spool import sync_file_system
 from spoold.trust import Trust
 
-_FOLDER_FLAGS: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-_NEW_FLAGS: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _TOP_MODE: Final = 0o755
-_IMPLIED_MODE: Final = 0o755  # of folders that no entry describes
-_UNFINISHED_MODE: Final = 0o700
 _FEW_ENTRIES: Final = 16  # so many are fsynced one by one; of more, the whole file system is
-_NO_UNNAMED: Final = frozenset({errno.EOPNOTSUPP, errno.EISDIR, errno.ENOENT, errno.EINVAL})
 
 
 class LinkPolicy(enum.StrEnum):
@@ -74,15 +69,15 @@ class TreeSink:
         self._link_policy, self._owners = links, owners
         self._plain_modes = 0o777 & ~_umask()  # what open(2) gives without a chmod
         self._left_out = 0
-        self._large: _LargeFile | None = None
+        self._large: LargeFile | None = None
         self._unnamed = True
         try:
-            os.mkdir(path, _UNFINISHED_MODE)
+            os.mkdir(path, UNFINISHED_MODE)
         except FileExistsError as error:
             raise SpooldError(errors.TARGET_EXISTS, f"{path} exists") from error
         except OSError as error:
             raise _target_error(os.fsencode(path), error) from error
-        self._tree = _Folders(os.open(path, _FOLDER_FLAGS))
+        self._tree = Folders(os.open(path, FOLDER_FLAGS))
         self._links, self._folders = LineFile(scratch), LineSorter(scratch)
         if _has_default_acl(self._tree.top):
             self._plain_modes = 0
@@ -116,7 +111,7 @@ class TreeSink:
         """Write a file whose hash has matched."""
         folder, _, name = entry.path.rpartition(b"/")
         try:
-            descriptor = os.open(name, _NEW_FLAGS, entry.mode, dir_fd=self._handle(folder))
+            descriptor = os.open(name, NEW_FLAGS, entry.mode, dir_fd=self._handle(folder))
             try:
                 write_all(descriptor, content)
                 self._dress(descriptor, entry, opened_with=entry.mode)
@@ -129,7 +124,7 @@ class TreeSink:
         """Open an unnamed file for what comes in pieces."""
         folder = entry.path.rpartition(b"/")[0]
         with _target_errors(entry.path):
-            self._large = _LargeFile(entry, self._handle(folder), unnamed=self._unnamed)
+            self._large = LargeFile(entry, self._handle(folder), unnamed=self._unnamed)
         self._unnamed = self._large.is_unnamed
 
     def write(self, content: memoryview) -> None:
@@ -218,7 +213,7 @@ class TreeSink:
             path, mode, mtime_ns, uid, gid = _read_folder_line(line)
             parent, _, name = path.rpartition(b"/")
             with _target_errors(path):
-                descriptor = os.open(name, _FOLDER_FLAGS, dir_fd=self._tree.handle(parent))
+                descriptor = os.open(name, FOLDER_FLAGS, dir_fd=self._tree.handle(parent))
                 try:
                     if self._owners:
                         os.fchown(descriptor, uid, gid)
@@ -246,121 +241,6 @@ def _has_default_acl(folder: int) -> bool:
         return "system.posix_acl_default" in os.listxattr(folder)
     except OSError:
         return False
-
-
-class _Folders:
-    """Handles of the folder in use and of those above it."""
-
-    def __init__(self, top: int) -> None:
-        self.top = top
-        self._path = b""
-        self._names: list[bytes] = []
-        self._handles = [top]
-
-    def handle(self, path: bytes) -> int:
-        """A handle of a folder beneath the top, made if it is missing; good until the next call."""
-        if path == self._path:
-            return self._handles[-1]
-        names = path.split(b"/") if path else []
-        common = 0
-        for old, new in zip(self._names, names, strict=False):
-            if old != new:
-                break
-            common += 1
-        self._path = b"\x00"  # no path: if something fails, nothing is taken for it
-        while len(self._names) > common:
-            self._names.pop()
-            os.close(self._handles.pop())
-        for name in names[common:]:
-            self._handles.append(self._enter(name, _IMPLIED_MODE))
-            self._names.append(name)
-        self._path = path
-        return self._handles[-1]
-
-    def make(self, path: bytes) -> None:
-        """Make a folder that an entry describes: private until its time comes."""
-        parent, _, name = path.rpartition(b"/")
-        handle = self.handle(parent)
-        try:
-            os.mkdir(name, _UNFINISHED_MODE, dir_fd=handle)
-        except FileExistsError:
-            # Made on the way to another source's file; anything else stands against it.
-            os.close(os.open(name, _FOLDER_FLAGS, dir_fd=handle))
-
-    def close(self) -> None:
-        """Close all handles."""
-        while self._handles:
-            os.close(self._handles.pop())
-
-    def _enter(self, name: bytes, mode: int) -> int:
-        handle = self._handles[-1]
-        try:
-            return os.open(name, _FOLDER_FLAGS, dir_fd=handle)
-        except FileNotFoundError:
-            os.mkdir(name, _UNFINISHED_MODE, dir_fd=handle)
-            descriptor = os.open(name, _FOLDER_FLAGS, dir_fd=handle)
-            os.fchmod(descriptor, mode)
-            return descriptor
-
-
-class _LargeFile:
-    """A file without a name, or with one of our own where the file system has no O_TMPFILE."""
-
-    def __init__(self, entry: Entry, folder: int, *, unnamed: bool) -> None:
-        self.entry = entry
-        self._name = entry.path.rpartition(b"/")[2]
-        self._folder = os.dup(folder)
-        self._temporary: bytes | None = None
-        try:
-            self.descriptor = self._open(unnamed)
-        except BaseException:
-            os.close(self._folder)
-            raise
-
-    @property
-    def is_unnamed(self) -> bool:
-        return self._temporary is None
-
-    def give_name(self) -> None:
-        """Make it visible in its folder; FileExistsError where the name stands."""
-        if self._temporary is None:
-            # With either dir_fd, os.link is linkat(2) with AT_SYMLINK_FOLLOW, which /proc needs;
-            # without, link(2), which says EXDEV.
-            os.link(
-                f"/proc/self/fd/{self.descriptor}".encode(),
-                self._name,
-                src_dir_fd=self._folder,
-                dst_dir_fd=self._folder,
-                follow_symlinks=True,
-            )
-            return
-        os.link(
-            self._temporary,
-            self._name,
-            src_dir_fd=self._folder,
-            dst_dir_fd=self._folder,
-            follow_symlinks=False,
-        )
-        os.unlink(self._temporary, dir_fd=self._folder)
-        self._temporary = None
-
-    def close(self) -> None:
-        if self._temporary is not None:
-            with suppress(OSError):
-                os.unlink(self._temporary, dir_fd=self._folder)
-        os.close(self.descriptor)
-        os.close(self._folder)
-
-    def _open(self, unnamed: bool) -> int:
-        if unnamed:
-            try:
-                flags = os.O_WRONLY | os.O_TMPFILE | os.O_CLOEXEC
-                return os.open(b".", flags, 0o600, dir_fd=self._folder)
-            except OSError as error:
-                if error.errno not in _NO_UNNAMED:
-                    raise
-        self._temporary = f".{secrets.token_hex(16)}.restoring".encode()
-        return os.open(self._temporary, _NEW_FLAGS, 0o600, dir_fd=self._folder)
 
 
 def restore(

@@ -13,7 +13,7 @@ import errno
 import os
 import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, ClassVar, Final, Literal
 
@@ -24,12 +24,12 @@ from spoold.bundle.entry import SYMLINK_MODE, Kind, SourceEntry, clamp_mtime
 from spoold.bundle.paths import path_fault
 from spoold.errors import SpooldError
 from spoold.sources import globs
+from spoold.sources.losses import NotCarried
 
 Problem = Callable[[bytes, SpooldError], None]
 
 _FILE_FLAGS: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
 _FOLDER_FLAGS: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-_BLOCK_BYTES = 512  # the unit of st_blocks
 # A listing's lines sort by name, a folder's as "name/", and carry what the name is.
 _MARK: Final = b"\x00"
 _FILE, _LINK, _OTHER, _DIR = b"f", b"l", b"o", b"d"
@@ -47,6 +47,13 @@ class FilesSpec(BaseModel):
     exclude: list[str] = Field(default=[])
     into: str | None = Field(default=None, description="the folder in the bundle")
 
+    @field_validator("root", "path", "into")
+    @classmethod
+    def _check_text(cls, text: str | None) -> str | None:
+        if text is not None and any("\ud800" <= character <= "\udfff" for character in text):
+            raise ValueError("it holds half a character (a lone surrogate)")
+        return text
+
     @field_validator("include", "exclude")
     @classmethod
     def _check_patterns(cls, patterns: list[str]) -> list[str]:
@@ -58,55 +65,9 @@ class FilesSpec(BaseModel):
     @field_validator("into")
     @classmethod
     def _check_into(cls, into: str | None) -> str | None:
-        if into is not None and (what := path_fault(into.encode("utf-8", "replace"))):
+        if into is not None and (what := path_fault(into.encode())):
             raise ValueError(f"it is the path of a folder in the bundle, but {what}")
         return into
-
-
-@dataclass(slots=True)
-class _NotCarried:
-    """What was met and has no place in a bundle."""
-
-    sparse: int = 0
-    hard_links: int = 0
-    attributes: int = 0
-    lists: int = 0
-    others: int = 0
-    times: int = 0
-    _watch_attributes: bool = field(default=True)
-
-    def look(self, descriptor: int, status: os.stat_result) -> None:
-        """Count what a file or folder has that is not carried."""
-        if status.st_nlink > 1 and not stat.S_ISDIR(status.st_mode):
-            self.hard_links += 1
-        if status.st_blocks * _BLOCK_BYTES < status.st_size and status.st_blocks:
-            self.sparse += 1
-        elif not status.st_blocks and status.st_size > 4096:
-            self.sparse += 1  # a small file without blocks is stored in its inode
-        if clamp_mtime(status.st_mtime_ns) != status.st_mtime_ns:
-            self.times += 1
-        if self._watch_attributes:
-            try:
-                names = os.listxattr(descriptor)
-            except OSError:
-                self._watch_attributes = False
-                return
-            if names:
-                acl = any(name.startswith("system.posix_acl_") for name in names)
-                self.lists += acl
-                self.attributes += any(not name.startswith("system.posix_acl_") for name in names)
-
-    def warnings(self) -> list[str]:
-        """A sentence for each kind there was."""
-        sentences = (
-            (self.others, "FIFOs, sockets or devices were left out"),
-            (self.sparse, "sparse files are carried in full"),
-            (self.hard_links, "files have further hard links: each is carried by itself"),
-            (self.attributes, "files or folders have extended attributes: not carried"),
-            (self.lists, "files or folders have access control lists: not carried"),
-            (self.times, "times outside 1653 to 2286 are carried as the nearest"),
-        )
-        return [f"{count} {sentence}" for count, sentence in sentences if count]
 
 
 def labels(specs: Iterable[FilesSpec]) -> list[str]:
@@ -114,7 +75,8 @@ def labels(specs: Iterable[FilesSpec]) -> list[str]:
     found: dict[str, int] = {}
     names = []
     for spec in specs:
-        name = "/".join(filter(None, (f"files:{spec.root}", spec.path.strip("/"))))
+        shown = "/".join(filter(None, (f"files:{spec.root}", spec.path.strip("/"))))
+        name = canonical.text(shown)
         found[name] = number = found.get(name, 0) + 1
         names.append(name if number == 1 else f"{name} ({number})")
     return names
@@ -141,9 +103,9 @@ class FilesSource:
         self._root = roots[spec.root]
         self._spec = spec
         self._segments = _segments(spec.path)
-        self._into = b"" if spec.into is None else os.fsencode(spec.into)
+        self._into = b"" if spec.into is None else spec.into.encode()
         self._include, self._exclude = globs.Globs(spec.include), globs.Globs(spec.exclude)
-        self._not_carried = _NotCarried()
+        self._not_carried = NotCarried()
         self.label = label or labels([spec])[0]
 
     @property
@@ -270,7 +232,7 @@ class FilesSource:
 
     def _takes(self, under: bytes, *, folder: bool, taken: bool) -> bool | None:
         """None: left out with all beneath. Else whether it is taken, and so all beneath it."""
-        text = os.fsdecode(under)
+        text = under.decode("utf-8", "surrogateescape")
         if self._exclude.match(text, folder=folder):
             return None
         return taken or self._include.match(text, folder=folder)
@@ -403,7 +365,7 @@ def _link(folder: int, name: bytes, path: bytes, label: str) -> SourceEntry:
 
 def _segments(path: str) -> list[bytes]:
     """The segments of a request's path. Raises path-outside-root."""
-    raw = os.fsencode(path)
+    raw = path.encode()
     segments = [segment for segment in raw.rstrip(b"/").split(b"/") if segment != b"."]
     if raw.startswith(b"/") or b".." in segments or b"\0" in raw:
         raise SpooldError(

@@ -16,6 +16,8 @@ def fault(pattern: str) -> str | None:
     body = pattern.removesuffix("/")
     if not body or "\0" in pattern:
         return "is empty or holds a NUL"
+    if any("\ud800" <= character <= "\udfff" for character in pattern):
+        return "holds half a character (a lone surrogate)"
     if any(segment in {"", ".", ".."} for segment in body.split("/")):
         return "is matched against paths beneath the source: no leading /, no //, . or .."
     return None

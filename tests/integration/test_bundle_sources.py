@@ -247,6 +247,9 @@ def test_a_tree_deeper_than_a_bundle_is_told(tmp_path: Path) -> None:
         {"root": ""},
         {"path": 1},
         {"include": "**"},
+        {"path": "\ud800"},
+        {"into": "\udcff"},
+        {"exclude": ["\ud800"]},
     ],
 )
 def test_specs_are_strict(wrong: dict[str, Any]) -> None:
@@ -257,6 +260,10 @@ def test_specs_are_strict(wrong: dict[str, Any]) -> None:
 def test_labels_differ() -> None:
     specs = [FilesSpec(kind="files", root="r", path=path) for path in ("a", "", "a", "b", "a")]
     assert labels(specs) == ["files:r/a", "files:r", "files:r/a (2)", "files:r/b", "files:r/a (3)"]
+
+
+def test_a_label_fits_into_a_signed_document() -> None:
+    assert labels([FilesSpec(kind="files", root="r", path="a\nb")]) == ["files:r/a\\x0ab"]
 
 
 def test_a_measure_is_what_the_walk_gives(tree: Path) -> None:

@@ -240,6 +240,15 @@ def test_a_file_that_changes_while_it_is_read_is_an_error(
     assert refusal(built.path.read_bytes()) == "accepted"
 
 
+def test_only_what_is_wrong_with_one_entry_is_skipped(scratch: Path) -> None:
+    full = SpooldError(errors.NO_SPACE, "the disk is full")
+    with BundleWriter(scratch, bundle_id=BUNDLE_ID) as writer:
+        with pytest.raises(SpooldError) as caught:
+            writer.skip(b"a", full)
+        assert caught.value is full
+        assert not writer.skipped
+
+
 def test_nothing_to_bundle(scratch: Path) -> None:
     (scratch / "tree" / "empty").mkdir(parents=True)
     with pytest.raises(SpooldError) as caught:
