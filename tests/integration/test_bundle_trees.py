@@ -387,6 +387,20 @@ def test_removing_a_tree_never_follows_a_link(scratch: Path) -> None:
     assert (outside / "file").read_text() == "stays"
 
 
+def test_a_file_system_without_unnamed_files_will_do(
+    scratch: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # What open(2) makes of O_TMPFILE where nobody knows it: a folder opened for writing, EISDIR.
+    monkeypatch.setattr(os, "O_TMPFILE", os.O_DIRECTORY)
+    files = {"a": bytes(5 * MIB), "b/c": bytes(9 * MIB), "d": b"x"}
+    data = Forge.of(files).build()
+    assert _restore(data, scratch / "back") == "restored"
+    assert sorted(line[0] for line in listing(scratch / "back")) == ["a", "b", "b/c", "d"]
+    damaged = Forge.of(files, edit_members=lambda m: [m[0], m[1][:-1024] + b"x" * 1024, m[2]])
+    assert _restore(damaged.build(), scratch / "other") != "restored"
+    assert not (scratch / "other").exists()
+
+
 def test_many_entries_are_made_durable_together(scratch: Path) -> None:
     files = {f"{n // 10}/{n:03d}": b"%d" % n for n in range(100)}
     assert _restore(Forge.of(files).build(), scratch / "back") == "restored"
