@@ -1,0 +1,41 @@
+"""Embedded servers of a test's own."""
+
+import contextlib
+import shutil
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from spoold import postgres
+from spoold.errors import SpooldError
+from spoold.spool import Spool
+
+
+@pytest.fixture
+def home_spool(tmp_path: Path) -> Iterator[Spool]:
+    """A spool for a server of its own, removed with what it keeps elsewhere."""
+    spool = Spool.at(tmp_path / "spool")
+    spool.create()
+    yield spool
+    with contextlib.suppress(SpooldError, FileNotFoundError):
+        postgres.remove(spool)
+
+
+@pytest.fixture
+def server(home_spool: Spool) -> Iterator[postgres.Server]:
+    """The running server of that spool."""
+    server = postgres.ensure_running(home_spool)
+    yield server
+    server.stop_if_last()
+
+
+@pytest.fixture
+def public_folder() -> Iterator[Path]:
+    """A folder that every user can reach; pytest's own are closed."""
+    folder = Path("/var/tmp", f"spoold-tests-{uuid.uuid4().hex}")
+    folder.mkdir()
+    folder.chmod(0o755)
+    yield folder
+    shutil.rmtree(folder)
