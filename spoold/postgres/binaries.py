@@ -122,9 +122,12 @@ def locate(user: User | None, folder: Path | None = None) -> Binaries:
 
 
 def run(
-    command: list[str | os.PathLike[str]], user: User | None
+    command: list[str | os.PathLike[str]], user: User | None, lock: int | None = None
 ) -> subprocess.CompletedProcess[str]:
-    """Run one of the programs as the user, its output captured. Raises PermissionError."""
+    """Run one of the programs as the user, its output captured. Raises PermissionError.
+
+    It inherits the descriptor `lock`, so that the lock outlives us for as long as the program does.
+    """
     return subprocess.run(
         command,
         user=user.uid if user else None,
@@ -138,6 +141,7 @@ def run(
         text=True,
         errors="replace",
         umask=0o077,
+        pass_fds=() if lock is None else (lock,),
         check=False,
     )
 

@@ -119,7 +119,7 @@ class Server:
         home, began = self._home, time.monotonic()
         programs = locate(home.user, self._programs)
         if not home.data.exists():
-            _initialise(home, programs)
+            _initialise(home, programs, lock)
         _check_version(home, programs)
         _clear_leftovers(home)
         with disk_errors(home.folder):
@@ -261,8 +261,12 @@ def _settings(programs: Binaries, sockets: Path) -> list[str]:
     return [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
 
 
-def _initialise(home: Home, programs: Binaries) -> None:
-    """Make `data`: beside its place, fsynced, then renamed."""
+def _initialise(home: Home, programs: Binaries, lock: int) -> None:
+    """Make `data`: beside its place, fsynced, then renamed.
+
+    initdb holds the server's lock too: one that has outlived its daemon would write into the next
+    one's work.
+    """
     building = home.folder / "data.new"
     password_file = home.folder / "password.new"
     with disk_errors(home.folder):
@@ -284,7 +288,7 @@ def _initialise(home: Home, programs: Binaries) -> None:
         *("--encoding=UTF8", "--locale=C", "--data-checksums", "--no-sync", "--no-instructions"),
     ]
     try:
-        answer = run(command, home.user)
+        answer = run(command, home.user, lock)
         if answer.returncode != 0:
             shutil.rmtree(building, ignore_errors=True)
             raise _failure(f"the database cannot be made at {home.data}", answer.stdout)

@@ -223,6 +223,26 @@ def test_half_a_database_from_a_crash_is_made_anew(home_spool: Spool) -> None:
     server.stop_if_last()
 
 
+def test_a_daemon_killed_while_the_database_is_made_leaves_nothing_in_the_way(
+    home_spool: Spool,
+) -> None:
+    code = """
+        import sys
+        from spoold import postgres
+        from spoold.spool import Spool
+        postgres.ensure_running(Spool.at(sys.argv[1]))
+    """
+    building = Home.of(home_spool).folder / "data.new" / "base" / "1"
+    daemon = start_python(code, str(home_spool.root))
+    wait_until(lambda: building.exists() or daemon.poll() is not None)
+    daemon.kill()
+    daemon.wait()
+    close_streams(daemon)
+    server = postgres.ensure_running(home_spool)  # its initdb may still be at work
+    assert answers(server.conninfo) == 1
+    server.stop_if_last()
+
+
 @pytest.mark.skipif(ROOT, reason="root's servers have a folder elsewhere, with a short path")
 def test_a_spool_with_a_long_path_gets_a_short_socket(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
