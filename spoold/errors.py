@@ -540,7 +540,7 @@ TOTALS_MISMATCH = _broken(
 SYMLINK_LEAVES = _code(
     "symlink-leaves",
     "a symbolic link cannot be shown to stay inside the restored tree",
-    "restore with links kept or skipped by policy, if the sender is to make such links",
+    "if the sender is to make such links: [restore] links, or `spoold restore --links skip`",
     exit_status=Exit.BROKEN,
     state=Ending.REJECTED,
     cases="H48 H99",

@@ -18,7 +18,7 @@ from spoold.bundle import reader
 from spoold.bundle.entry import Entry, Kind, Report
 from spoold.bundle.reader import Policy, VerifiedHead
 from spoold.errors import SpooldError
-from spoold.sinks.files import TreeSink
+from spoold.sinks.files import LinkPolicy, TreeSink
 from spoold.sources.globs import Globs
 from spoold.spool import rename_new, sync_folder
 from spoold.status import show_name
@@ -28,9 +28,12 @@ from spoold.trust import Trust
 class Restorer:
     """One restore. `matched` counts the entries that were wanted, `warnings` what to tell."""
 
-    def __init__(self, target: Path, only: str | None = None) -> None:
+    def __init__(
+        self, target: Path, only: str | None = None, links: LinkPolicy = LinkPolicy.INSIDE
+    ) -> None:
         self._target = Path(os.path.abspath(target))
         self._only = None if only is None else Globs([only])
+        self._links = links
         self.matched = 0
         self.warnings: tuple[str, ...] = ()
 
@@ -40,7 +43,7 @@ class Restorer:
         parent = self._target.parent
         parent.mkdir(parents=True, exist_ok=True)
         quarantine = parent / f".{self._target.name[:200]}.{secrets.token_hex(6)}"
-        sink = TreeSink(quarantine)
+        sink = TreeSink(quarantine, links=self._links)
         try:
             visitor = _Filter(self, sink)
             head = reader.verify(

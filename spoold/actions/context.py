@@ -8,6 +8,7 @@ from pathlib import Path
 from spoold.actions.request import Envelope
 from spoold.canonical import Document
 from spoold.publish import Made
+from spoold.sinks.files import LinkPolicy
 from spoold.status import Progress
 from spoold.trust import Signer, Trust
 
@@ -20,6 +21,7 @@ class ActionSettings:
     threads: int = 0
     max_bundle_bytes: int | None = None
     min_free_bytes: int = 0
+    links: LinkPolicy = LinkPolicy.INSIDE
 
 
 class KeyHeldError(Exception):

@@ -16,9 +16,10 @@ from typing import BinaryIO, Literal
 from spoold.actions.bundle import reporter, threads
 from spoold.actions.context import Action, Context, Outcome
 from spoold.actions.request import Envelope, Part, Text
-from spoold.bundle.reader import BundleReader, Policy, open_bundle, verify_head
+from spoold.bundle.frames import Codec
+from spoold.bundle.reader import BundleReader, Policy, named_codec, open_bundle, verify_head
 from spoold.publish import Made
-from spoold.sinks.files import TreeSink
+from spoold.sinks.files import restore_payload
 from spoold.sources.files import FilesSource, FilesSpec
 from spoold.spool import Folder
 
@@ -53,6 +54,7 @@ def run(context: Context) -> Outcome:
         policy = Policy(
             site=context.signer.site,
             now=datetime.now(UTC),
+            codec=_named_codec(context),
             max_bytes=settings.max_bundle_bytes,
             free_bytes=_free_bytes(context),
         )
@@ -61,9 +63,9 @@ def run(context: Context) -> Outcome:
         manifest_sha256 = bytes.fromhex(head.manifest_sha256)
         context.take_key(key(manifest_sha256), manifest_sha256)
         index = reader.read_index(head, policy)
-        sink = TreeSink(restored)
-        reader.read_payload(index, sink)
-        sink.finish()
+        done = restore_payload(
+            reader, index, restored, links=settings.links, scratch=context.scratch
+        )
     manifest = head.manifest
     folder = f"{Folder.RESTORED}/{manifest.site}"
     return Outcome(
@@ -77,7 +79,7 @@ def run(context: Context) -> Outcome:
             "rows": {"inserted": 0, "skipped": 0, "conflicting": 0},
         },
         made=[Made("restored", restored.name, folder, manifest.bundle_id.encode())],
-        warnings=sink.warnings,
+        warnings=done.warnings,
     )
 
 
@@ -96,6 +98,13 @@ def _open(context: Context) -> Iterator[BinaryIO]:
     spec = FilesSpec(kind="files", root=request.bundle.root, path=request.bundle.path)
     with FilesSource(spec, context.settings.roots).open_file() as file:
         yield file
+
+
+def _named_codec(context: Context) -> Codec | None:
+    """What the bundle's file name promises of its content."""
+    if context.request is None:
+        return named_codec(context.drop)
+    return named_codec(RehydrateRequest.model_validate(context.request).bundle.path)
 
 
 def _free_bytes(context: Context) -> int:

@@ -127,6 +127,13 @@ def verify(
 )
 @click.option("--dry-run", is_flag=True, help="Verify all and list what would be restored.")
 @click.option("--only", metavar="GLOB", help="Restore only entries whose path matches.")
+@click.option(
+    "--links",
+    type=click.Choice(["inside", "skip", "any"]),
+    default="inside",
+    show_default=True,
+    help="Symbolic links that may lead out of DIR: refuse the bundle, leave them out, or make any.",
+)
 @_key_options
 @options.json_option
 def restore(
@@ -134,6 +141,7 @@ def restore(
     folder: Path,
     dry_run: bool,
     only: str | None,
+    links: str,
     keys: tuple[Path, ...],
     site: str | None,
     spool_path: Path | None,
@@ -150,13 +158,14 @@ def restore(
     """
     from spoold.bundle import reader
     from spoold.restore import Restorer
+    from spoold.sinks.files import LinkPolicy
     from spoold.sources import globs
 
     if only is not None and (wrong := globs.fault(only)):
         raise click.BadParameter(f"{only!r} {wrong}", param_hint="--only")
     keyring, own_site = _keyring(keys, site, spool_path)
     policy = reader.Policy(site=own_site, now=datetime.now(UTC), codec=reader.named_codec(bundle))
-    restorer = Restorer(folder, only)
+    restorer = Restorer(folder, only, LinkPolicy(links))
     with (
         _opened(bundle) as file,
         output.Progress(str(bundle), quiet=as_json) as progress,

@@ -6,7 +6,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from spoold.config.sections import SECTIONS, Http, Intake, Log, Retention, Retry, Section, Workers
+from spoold.config.sections import (
+    SECTIONS,
+    Http,
+    Intake,
+    Log,
+    Restore,
+    Retention,
+    Retry,
+    Section,
+    Workers,
+)
 from spoold.spool import Spool
 
 PREFIX: Final = "SPOOLD_"
@@ -36,6 +46,7 @@ class Config:
     intake: Intake
     workers: Workers
     retry: Retry
+    restore: Restore
     http: Http
     log: Log
     retention: Retention

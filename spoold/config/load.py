@@ -106,6 +106,7 @@ def load(
         intake=file.intake,
         workers=file.workers,
         retry=file.retry,
+        restore=file.restore,
         http=file.http,
         log=file.log,
         retention=file.retention,

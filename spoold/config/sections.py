@@ -136,6 +136,15 @@ class Retry(Section):
         return self
 
 
+class Restore(Section):
+    """How dropped bundles are restored."""
+
+    links: Literal["inside", "skip", "any"] = Field(
+        default="inside",
+        description="symbolic links that may lead out of the tree: refuse the bundle, skip, any",
+    )
+
+
 class Http(Section):
     """Metrics and health, read only."""
 
@@ -190,6 +199,7 @@ class File(Section):
     intake: Intake = Intake()
     workers: Workers = Workers()
     retry: Retry = Retry()
+    restore: Restore = Restore()
     http: Http = Http()
     log: Log = Log()
     retention: Retention = Retention()

@@ -16,6 +16,7 @@ from spoold.intake.settings import Idempotency, IntakeSettings, WriterCheck
 from spoold.queue import binding, migrate
 from spoold.queue.database import Database
 from spoold.queue.job import RetryPolicy
+from spoold.sinks.files import LinkPolicy
 from spoold.spool import Spool
 from spoold.worker.session import patiently
 from spoold.worker.settings import WorkerSettings
@@ -107,6 +108,7 @@ def action_settings(config: Config) -> ActionSettings:
     """What the actions are given."""
     return ActionSettings(
         roots=config.roots,
+        links=LinkPolicy(config.restore.links),
         max_bundle_bytes=config.intake.max_bundle_bytes,
         min_free_bytes=config.intake.min_free_bytes,
     )

@@ -110,6 +110,8 @@ class Planner:
         A move's `source` is its name in scratch; that of the drop is empty, since its name in
         `claimed/` follows from the job.
         """
+        for one in made:
+            self._let_droppers_read(scratch / one.source)
         moves = [
             _move(one.role, scratch / one.source, one.source, self._free(job, one, taken))
             for one in made
@@ -180,6 +182,14 @@ class Planner:
         """Write the final document into scratch, durably."""
         spool.replace_content(scratch / STATUS_FILE, content, scratch / "status.tmp", durable=True)
         spool.sync_folder(scratch)
+
+    def _let_droppers_read(self, path: Path) -> None:
+        """Whoever may drop may fetch the result, and nobody else; a restored tree has its modes."""
+        if path.is_dir():
+            return
+        with suppress(PermissionError):  # the daemon's user is not of the droppers' group
+            os.chown(path, -1, self.tree.folder(Folder.INBOX).stat().st_gid)
+        path.chmod(0o640)
 
     def _free(self, job: Job, made: Made, taken: Collection[Name]) -> Name:
         """A free name for a result; a bundle's ends in its job's digits and is hardly ever taken.

@@ -43,6 +43,9 @@ def test_a_request_becomes_a_bundle_with_a_signed_status(
     status, bundle = build_one(site, correlation_id="case-123", idempotency_key="incident-123/1")
 
     assert bundle.is_file()
+    # Whoever may drop may fetch the result.
+    assert bundle.stat().st_mode & 0o777 == 0o640
+    assert bundle.stat().st_gid == site.inbox.stat().st_gid
     assert status["result"]["bytes"] == bundle.stat().st_size
     assert status["action"] == "bundle"
     assert status["correlation_id"] == "case-123"
@@ -227,6 +230,27 @@ def test_the_same_bundle_again_is_a_duplicate(make_site: MakeSite, evidence: Pat
     assert second["result"]["duplicate_of"] == first["job_id"]
     assert second["result"]["stands"] == first["result"]["restored"]
     assert second["files"]["drop"] == "processed/second.tar.zst"
+
+
+@pytest.mark.parametrize(("links", "state"), [("inside", "rejected"), ("skip", "succeeded")])
+def test_links_that_lead_out_are_restored_only_as_the_receiver_allows(
+    make_site: MakeSite, evidence: Path, links: str, state: str
+) -> None:
+    (evidence / "incident-123" / "out").symlink_to("/etc/passwd")
+    site = make_site(roots={"evidence": evidence}, restore_links=links)
+    site.start()
+    _, bundle = build_one(site)
+    site.drop("again.tar.zst", bundle)
+    status = site.final("again.tar.zst")
+    assert status["state"] == state, status
+    if state == "rejected":
+        assert status["error"]["code"] == "symlink-leaves"
+        assert list((site.root / "restored").iterdir()) == []
+    else:
+        restored = site.root / status["result"]["restored"]
+        assert (restored / "notes.txt").is_file()
+        assert not os.path.lexists(restored / "out")
+        assert status["warnings"]
 
 
 def test_a_request_can_restore_a_bundle_from_a_root(
