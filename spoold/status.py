@@ -16,6 +16,7 @@ from spoold import __version__, canonical
 from spoold.canonical import Json
 from spoold.errors import SpooldError
 from spoold.queue.job import FINAL, Job, State
+from spoold.queue.rows import error_document
 
 TYPE: Final = "spoold.status/1"
 SUFFIX: Final = b".status.json"
@@ -144,17 +145,6 @@ class Status:
     def with_error(self, error: SpooldError) -> "Status":
         """The same with an error object."""
         return replace(self, error=error_document(error))
-
-
-def error_document(error: SpooldError) -> dict[str, Json]:
-    """The `error` object of a status document and of a job's row."""
-    return {
-        "code": error.code.name,
-        "message": canonical.text(error.message),
-        "hint": canonical.text(error.hint),
-        "retryable": error.code.transient,
-        "at": canonical.text(error.at) if error.at is not None else None,
-    }
 
 
 def status_name(drop: bytes) -> bytes:

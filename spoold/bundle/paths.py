@@ -248,3 +248,23 @@ def _ancestors(path: str) -> Iterator[str]:
     while position >= 0:
         yield path[:position]
         position = path.find("/", position + 1)
+
+
+def stays_inside(path: bytes, target: bytes) -> bool:
+    """Whether a symbolic link at `path` leads nowhere out of its tree, whatever else is in it.
+
+    Only what holds without looking: `..` first, no more of them than folders above the link, and
+    none after a name, which might be a link itself.
+    """
+    depth = path.count(b"/")
+    if target.startswith(b"/"):
+        return False
+    below = False
+    for segment in target.split(b"/"):
+        if segment == b"..":
+            depth -= 1
+            if below or depth < 0:
+                return False
+        elif segment not in {b"", b"."}:
+            below = True
+    return True

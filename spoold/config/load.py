@@ -96,6 +96,8 @@ def load(
             f"no site is set, so the host's name stands for it: write site = {site!r} into "
             f"{found or spool.root / 'spoold.toml'}"
         )
+    if any(file.retention.model_dump().values()):
+        gathered.warnings.append("[retention] is set, but nothing is removed yet: do it by hand")
     return Config(
         spool=spool,
         path=found,

@@ -24,7 +24,7 @@ from spoold.intake.names import NameKind
 from spoold.intake.request import Models, ParsedRequest
 from spoold.intake.settings import FoundBy, IntakeSettings, Method, Reason
 from spoold.queue.job import Admission
-from spoold.status import error_document
+from spoold.queue.rows import error_document
 
 BUNDLE_ACTION: Final = "rehydrate"
 FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})

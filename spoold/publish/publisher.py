@@ -11,10 +11,11 @@ from spoold.errors import SpooldError
 from spoold.publish.place import Placement
 from spoold.publish.plan import TOGETHER, Ending, Made, Name, Planner, shown, target_path
 from spoold.queue.job import Begun, Claim, Job, Publication, State
+from spoold.queue.rows import error_document
 from spoold.queue.store import Store
 from spoold.spool import Folder, Spool
 from spoold.status import TYPE as STATUS_TYPE
-from spoold.status import Host, claimed_name, error_document, status_name
+from spoold.status import Host, claimed_name, status_name
 from spoold.trust import Role, Signer, Trust
 
 Result = TypeVar("Result")

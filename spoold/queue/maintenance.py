@@ -8,6 +8,7 @@ import uuid
 from typing import Final
 
 from spoold import errors
+from spoold.errors import SpooldError
 from spoold.queue.claims import resolve_all
 from spoold.queue.database import Database
 from spoold.queue.job import Rescued, RetryPolicy, State, retry_delay
@@ -60,7 +61,10 @@ def _code(state: str, *, lives: bool) -> str | None:
 
 
 def _arrays(found: list[tuple[Rescued, int]], policy: RetryPolicy) -> dict[str, object]:
-    documents = [error_document(errors.CODES[job.code]) if job.code else None for job, _ in found]
+    documents = [
+        error_document(SpooldError(errors.CODES[job.code])) if job.code else None
+        for job, _ in found
+    ]
     return {
         "jobs": [job.id for job, _ in found],
         "epochs": [job.epoch for job, _ in found],

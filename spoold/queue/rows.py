@@ -7,12 +7,10 @@ import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from datetime import UTC, datetime
-from typing import Final
-
-from psycopg.rows import TupleRow
+from typing import Any, Final
 
 from spoold.canonical import Document, Json, text
-from spoold.errors import Code
+from spoold.errors import SpooldError
 from spoold.queue.job import Job, Move, State
 
 # The dataclass is the list: a column that it lacks cannot be read, one too many cannot be selected.
@@ -23,7 +21,7 @@ _STATE: Final = JOB_COLUMNS.index("state")
 _SOURCES: Final = JOB_COLUMNS.index("sources")
 
 
-def job_from(row: TupleRow) -> Job:
+def job_from(row: Sequence[Any]) -> Job:
     """A job from a row of JOB_COLUMNS."""
     values = list(row)
     for index in (*_TIMES, _RANK):
@@ -73,14 +71,14 @@ def duplicate_outcome(of: uuid.UUID) -> dict[str, Json]:
     return outcome(State.DUPLICATE, result={"duplicate_of": str(of)})
 
 
-def error_document(code: Code, message: str = "") -> dict[str, Json]:
+def error_document(error: SpooldError) -> dict[str, Json]:
     """The `error` object of a row and of a status document."""
     return {
-        "code": code.name,
-        "message": text(message or code.sentence),
-        "hint": code.hint,
-        "retryable": code.transient,
-        "at": None,
+        "code": error.code.name,
+        "message": text(error.message),
+        "hint": text(error.hint),
+        "retryable": error.code.transient,
+        "at": text(error.at) if error.at is not None else None,
     }
 
 

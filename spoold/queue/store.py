@@ -181,7 +181,7 @@ class Store:
 
     def cancel(self, job: uuid.UUID) -> Cancelled:
         """Cancel a job that is not yet being published. Raises job-unknown or job-state."""
-        ending = outcome(State.CANCELLED, error=error_document(errors.CANCELLED))
+        ending = outcome(State.CANCELLED, error=error_document(SpooldError(errors.CANCELLED)))
         row = self.database.row("cancel", self._with(job=job, outcome=dump(ending)))
         if row is not None:
             return Cancelled(job, row[0])

@@ -13,6 +13,7 @@ import psycopg
 
 from spoold import errors
 from spoold.canonical import Document, Json
+from spoold.errors import SpooldError
 from spoold.queue.database import Database
 from spoold.queue.job import State
 from spoold.queue.rows import dump, duplicate_outcome, error_document, outcome
@@ -48,7 +49,7 @@ def done(database: Database, spool: uuid.UUID, dedup_keys: Sequence[bytes]) -> d
 def reused_outcome(owner: uuid.UUID) -> dict[str, Json]:
     """The outcome of a job whose key belongs to another request."""
     message = f"this idempotency_key was used by job {owner} for another request"
-    error = error_document(errors.IDEMPOTENCY_KEY_REUSED, message)
+    error = error_document(SpooldError(errors.IDEMPOTENCY_KEY_REUSED, message))
     return outcome(State.REJECTED, error=error)
 
 

@@ -23,6 +23,7 @@ from spoold import canonical, errors
 from spoold.bundle.entry import Entry, Kind, Report
 from spoold.bundle.framing import write_all
 from spoold.bundle.lines import entry_lines, parse_entry
+from spoold.bundle.paths import stays_inside
 from spoold.bundle.reader import BundleReader, Index, Policy, VerifiedHead, verify_head
 from spoold.bundle.scratch import LineFile, LineSorter
 from spoold.errors import SpooldError
@@ -92,7 +93,10 @@ class TreeSink:
                     self._used.add(entry.path)
                 self._folders.add(_folder_line(entry))
             case Kind.SYMLINK:
-                if _stays_inside(entry) or self._link_policy is LinkPolicy.ANY:
+                if (
+                    stays_inside(entry.path, entry.target or b"")
+                    or self._link_policy is LinkPolicy.ANY
+                ):
                     self._links.append(entry_lines(entry)[0] + b"\n")
                 elif self._link_policy is LinkPolicy.SKIP:
                     self._left_out += 1
@@ -286,24 +290,6 @@ def restore_payload(
         sink.abandon()
         raise
     return Restored(index.head, tuple(sink.warnings))
-
-
-def _stays_inside(entry: Entry) -> bool:
-    # Only what holds whatever the other links of the tree are: `..` first, no more of them than
-    # folders above the link, and none after a name, which might be a link itself.
-    assert entry.target is not None
-    depth = entry.path.count(b"/")
-    if entry.target.startswith(b"/"):
-        return False
-    below = False
-    for segment in entry.target.split(b"/"):
-        if segment == b"..":
-            depth -= 1
-            if below or depth < 0:
-                return False
-        elif segment not in {b"", b"."}:
-            below = True
-    return True
 
 
 def _folder_line(entry: Entry) -> bytes:

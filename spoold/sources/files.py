@@ -21,7 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from spoold import canonical, errors
 from spoold.bundle.entry import SYMLINK_MODE, Kind, SourceEntry, clamp_mtime
-from spoold.bundle.paths import path_fault
+from spoold.bundle.paths import path_fault, stays_inside
 from spoold.errors import SpooldError
 from spoold.sources import globs
 from spoold.sources.losses import NotCarried
@@ -245,15 +245,28 @@ class FilesSource:
             return None
         try:
             return (
-                self._file(folder, name, path)
-                if kind == _FILE
-                else _link(folder, name, path, self.label)
+                self._file(folder, name, path) if kind == _FILE else self._link(folder, name, path)
             )
         except OSError as error:
             on_problem(path, _problem(path, error))
         except SpooldError as error:
             on_problem(path, error)
         return None
+
+    def _link(self, folder: int, name: bytes, path: bytes) -> SourceEntry:
+        status = os.stat(name, dir_fd=folder, follow_symlinks=False)
+        target = os.readlink(name, dir_fd=folder)
+        self._not_carried.links_out += not stays_inside(path, target)
+        return SourceEntry(
+            path,
+            Kind.SYMLINK,
+            SYMLINK_MODE,
+            clamp_mtime(status.st_mtime_ns),
+            status.st_uid,
+            status.st_gid,
+            self.label,
+            target=target,
+        )
 
     def _file(self, folder: int, name: bytes, path: bytes) -> SourceEntry:
         descriptor = os.open(name, _FILE_FLAGS, dir_fd=folder)
@@ -346,21 +359,6 @@ def _listing(descriptor: int) -> list[bytes]:
                 lines.append(name + _MARK + _OTHER)
     lines.sort(reverse=True)
     return lines
-
-
-def _link(folder: int, name: bytes, path: bytes, label: str) -> SourceEntry:
-    status = os.stat(name, dir_fd=folder, follow_symlinks=False)
-    target = os.readlink(name, dir_fd=folder)
-    return SourceEntry(
-        path,
-        Kind.SYMLINK,
-        SYMLINK_MODE,
-        clamp_mtime(status.st_mtime_ns),
-        status.st_uid,
-        status.st_gid,
-        label,
-        target=target,
-    )
 
 
 def _segments(path: str) -> list[bytes]:

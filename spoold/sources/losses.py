@@ -20,6 +20,7 @@ class NotCarried:
     lists: int = 0
     others: int = 0
     times: int = 0
+    links_out: int = 0
     _watch_attributes: bool = field(default=True)
 
     def look(self, descriptor: int, status: os.stat_result) -> None:
@@ -49,6 +50,7 @@ class NotCarried:
             (self.hard_links, "files have further hard links: each is carried by itself"),
             (self.attributes, "files or folders have extended attributes: not carried"),
             (self.lists, "files or folders have access control lists: not carried"),
+            (self.links_out, "symbolic links lead out of it: see [restore] links at the receiver"),
             (self.times, "times outside 1653 to 2286 are carried as the nearest"),
         )
         return [f"{count} {sentence}" for count, sentence in sentences if count]

@@ -25,9 +25,10 @@ from spoold.errors import SpooldError
 from spoold.publish import Ending, Made, Publisher
 from spoold.publish.plan import shown
 from spoold.queue.job import Claim, Job, Key, RetryPolicy, State, Waiting, may_retry, retry_delay
+from spoold.queue.rows import error_document
 from spoold.queue.store import Store
 from spoold.spool import Folder, Spool
-from spoold.status import Host, claimed_name, error_document
+from spoold.status import Host, claimed_name
 from spoold.trust import Signer, Trust
 from spoold.worker import scratch as scratch_folder
 from spoold.worker.live import LiveStatus

@@ -90,12 +90,17 @@ class Worker:
 
     def _work(self, store: Store) -> None:
         listener = Listener(self._conninfo, Channel.JOBS, self._spool)
+        in_doubt = False
         while not self._stopping.is_set():
             try:
+                if in_doubt:  # a claim whose answer was lost would be held and never worked on
+                    store.disown(self._id)
+                    in_doubt = False
                 claims = store.claim(self._id) or store.claim_publishing(self._id)
             except SpooldError as error:
                 if error.code is not errors.DATABASE_AWAY:
                     raise
+                in_doubt = True
                 self._stopping.wait(self._pause())
                 continue
             for claim in claims:

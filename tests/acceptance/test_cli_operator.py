@@ -164,21 +164,3 @@ def test_a_reader_that_goes_away_is_no_error_to_shout_about(make_site: MakeSite)
         check=False,
     )
     assert done.stderr == ""
-
-
-def test_status_starts_fast(make_site: MakeSite) -> None:
-    site = make_site()
-    path = site.status_path("request-demo.json")
-    path.write_text('{"state":"queued","final":false}')
-
-    def seconds(*arguments: str | Path) -> float:
-        started = time.monotonic()
-        subprocess.run([sys.executable, *arguments], check=True, capture_output=True)
-        return time.monotonic() - started
-
-    bare = min(seconds("-c", "import json, subprocess, click") for _ in range(5))
-    ours = min(
-        seconds("-m", "spoold", "status", "request-demo.json", "--spool", site.root)
-        for _ in range(5)
-    )
-    assert ours < bare * 3
