@@ -18,7 +18,7 @@ import os
 import stat
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -333,16 +333,6 @@ def replace_content(
         if durable:
             os.fsync(descriptor)
     os.rename(temporary, path)
-
-
-@contextmanager
-def folder_descriptor(path: str | os.PathLike[str]) -> Iterator[int]:
-    """A directory handle for *at() calls, closed at the end."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        yield descriptor
-    finally:
-        os.close(descriptor)
 
 
 def _identity_bytes(spool: uuid.UUID, database: uuid.UUID | None) -> bytes:

@@ -98,7 +98,6 @@ def worker_settings(config: Config) -> WorkerSettings:
     return WorkerSettings(
         count=config.workers.count or len(os.sched_getaffinity(0)),
         drain_seconds=config.workers.drain_seconds,
-        timeout_seconds=config.workers.timeout_seconds,
         aging_seconds=config.workers.aging_seconds,
         retry=RetryPolicy(config.retry.base_seconds, config.retry.cap_seconds),
     )

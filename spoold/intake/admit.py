@@ -125,7 +125,6 @@ class Admitter:
             else:
                 if claimed is not None:
                     taken.append(claimed)
-        self._metrics.claimed += len(taken)
         return taken, refused
 
     def _claim(self, candidate: Candidate, now: float) -> Claimed | None:
@@ -265,7 +264,6 @@ class Admitter:
     def _admitted(self, claimed: Claimed, admission: Admission, answer: Answer) -> None:
         del self._held[claimed.job_id]
         self._metrics.admitted += 1
-        self._metrics.admitted_by_method[claimed.method.value] += 1
         if admission.error is not None:
             self._metrics.refused += 1
         # One of thousands: its name is only made fit for people where that is not free.

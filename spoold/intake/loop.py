@@ -48,10 +48,9 @@ class Intake:
         store: Store,
         settings: IntakeSettings,
         models: Models,
-        metrics: IntakeMetrics | None = None,
     ) -> None:
         ignore_lease_signal()
-        self.metrics = metrics or IntakeMetrics()
+        self.metrics = IntakeMetrics()
         self.report = ScanReport()
         """The last scan's; replaced, never changed."""
         self._settings = settings
@@ -107,13 +106,12 @@ class Intake:
         listing = self._list()
         if listing is None:
             self._next_look = time.monotonic() + self._settings.poll_seconds
-            return ScanReport(inbox_missing=True)
+            return ScanReport()
         report = self._scanner.scan(listing, hints, self._stop)
         self._next_look = self._scanner.next_look
         if self.metrics.mode is WatchMode.POLLING:
             poll_by = time.monotonic() + self._settings.poll_seconds
             self._next_look = min(self._next_look, poll_by)
-        self.metrics.hints_lost = self._watch.lost
         return report
 
     def _stands_by(self) -> bool:

@@ -291,11 +291,8 @@ class Scanner:
         metrics = self._metrics
         metrics.strays = len(listing.strays)
         metrics.unfinished = listing.unfinished
-        metrics.settling, metrics.name_busy = tally.settling, tally.name_busy
-        metrics.held = len(held)
         metrics.waiting = {reason.value: waiting[reason] for reason in Reason}
-        metrics.database_away = self._away
-        metrics.last_scan_at, metrics.last_scan_seconds = time.time(), ended - started
+        metrics.last_scan_at = time.time()
         if tally.admitted:
             _log.info("intake.admitted", jobs=tally.admitted, seconds=round(ended - started, 3))
         return ScanReport(

@@ -81,32 +81,21 @@ class IntakeMetrics:
 
     found_by_event: int = 0
     found_by_scan: int = 0
-    claimed: int = 0
     admitted: int = 0
     refused: int = 0
     """Of the admitted ones: entered as rejected."""
-    admitted_by_method: dict[str, int] = field(
-        default_factory=lambda: {method.value: 0 for method in Method}
-    )
     scans: int = 0
     """Turns of the loop; one that only stands by for another intake counts too."""
     errors: int = 0
     """Unexpected failures; each is in the log."""
-    hints_lost: int = 0
     strays: int = 0
     unfinished: int = 0
-    settling: int = 0
-    name_busy: int = 0
-    held: int = 0
-    """Claimed drops that are not admitted yet."""
     waiting: dict[str, int] = field(default_factory=lambda: {reason.value: 0 for reason in Reason})
     mode: WatchMode | None = None
     standing_by: bool = False
     inbox_missing: bool = False
-    database_away: bool = False
     last_scan_at: float = 0.0
     """Unix time of the end of the last scan; 0 before the first."""
-    last_scan_seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +114,6 @@ class ScanReport:
     held: int = 0
     """Claimed drops without a row."""
     database_away: bool = False
-    inbox_missing: bool = False
 
     @property
     def dry(self) -> bool:

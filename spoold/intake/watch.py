@@ -59,8 +59,6 @@ class Watch:
         self._inode: tuple[int, int] | None = None
         self._broken = False
         self.wake = threading.Event()
-        self.lost = 0
-        """Hints that were dropped; the kernel's own overflows count as one."""
 
     def arm(self) -> WatchMode:
         """Begin to watch; do this before the first listing. Raises OSError for a missing folder."""
@@ -124,8 +122,6 @@ class Watch:
         with self._lock:
             if len(self._hints) < _MAX_HINTS:
                 self._hints[event.name] = hint
-            else:
-                self.lost += 1
         # A file just created is still being written: the event of its closing will wake us, and
         # a link, which has no other event, waits for the next look at the clock.
         if hint is not Hint.CREATED:
@@ -138,8 +134,7 @@ class Watch:
         self.wake.set()
 
     def on_queue_overflow(self) -> None:
-        """Note that the kernel dropped events."""
-        self.lost += 1
+        """Look again: the kernel dropped events."""
         self.wake.set()
 
     def pending(self) -> bool:

@@ -51,7 +51,6 @@ class Maintenance:
         self._dead: queue.SimpleQueue[uuid.UUID] = queue.SimpleQueue()
         self._swept = -_SWEEP_SECONDS
         self._awake = threading.Event()
-        self._rounds = 0
 
     def bury(self, worker: uuid.UUID) -> None:
         """Take note that a worker of this daemon has died: its jobs need not wait for the lease."""

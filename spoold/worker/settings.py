@@ -11,7 +11,6 @@ class WorkerSettings:
 
     count: int
     drain_seconds: float
-    timeout_seconds: int
     aging_seconds: float
     retry: RetryPolicy
     beat_seconds: float = 5.0
