@@ -11,9 +11,11 @@ from typing import Annotated, Any, Final
 
 from pydantic import Discriminator, TypeAdapter
 
-from spoold import status
 from spoold.actions import ACTIONS
 from spoold.canonical import MAX_INTEGER, Document, Json
+from spoold.queue.job import State
+from spoold.status import TYPE as STATUS_TYPE
+from spoold.status import WAITING
 from spoold.trust import SITE_NAME, Algorithm
 
 DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
@@ -30,13 +32,54 @@ def request() -> Document:
     }
 
 
+def status() -> Document:
+    """`spoold.status/1`, a status file."""
+    properties: dict[str, Json] = {
+        "type": {"const": STATUS_TYPE},
+        "drop": _TEXT,
+        "drop_b64": _TEXT,
+        "drop_sha256": _or_null(_SHA256),
+        "job_id": _or_null({"type": "string", "format": "uuid"}),
+        "correlation_id": _or_null(_TEXT),
+        "action": _or_null(_TEXT),
+        "state": {"enum": [WAITING, *(state.value for state in State)]},
+        "final": _BOOLEAN,
+        "reason": _or_null(_TEXT),
+        "attempt": _NATURAL,
+        "max_attempts": _or_null(_NATURAL),
+        "next_attempt_at": _or_null(_TIME),
+        "admitted_at": _or_null(_TIME),
+        "started_at": _or_null(_TIME),
+        "finished_at": _or_null(_TIME),
+        "intake": _or_null(_object({"found_by": _TEXT, "method": _TEXT})),
+        "progress": _or_null(_PROGRESS),
+        "result": {"type": ["object", "null"]},
+        "error": _or_null(_ERROR),
+        "files": {"type": "object", "additionalProperties": _TEXT},
+        "warnings": {"type": "array", "items": _TEXT},
+        "site": _TEXT,
+        "host": _TEXT,
+        "spoold": _TEXT,
+        "signatures": {
+            "type": "array",
+            "items": _object({"key_id": _SHA256, "algorithm": _TEXT, "signature": _TEXT}),
+        },
+    }
+    return {
+        "$schema": DIALECT,
+        "title": "spoold status, version 1",
+        **_object(properties),
+        "required": [name for name in properties if name != "drop_b64"],
+    }
+
+
 def manifest() -> Document:
     """`spoold.manifest/1`, a bundle's manifest.json."""
     properties: dict[str, Json] = {
         "type": {"const": "spoold.manifest/1"},
         "bundle_id": {"type": "string", "pattern": "^[a-z0-9][a-z0-9-]{0,99}$"},
         "name": {"type": "string"},
-        "created_at": _TIME,
+        "created_at": _TIME_IN_UTC,
         "producer": {"type": "string"},
         "from": _SITE,
         "to": {"type": "array", "items": _SITE},
@@ -58,7 +101,7 @@ def manifest() -> Document:
     }
     path: Json = {"type": "string", "minLength": 1}
     optional: dict[str, Json] = {
-        "not_after": _TIME,
+        "not_after": _TIME_IN_UTC,
         "request_sha256": _SHA256,
         "correlation_id": {"type": "string"},
         "labels": {"type": "object", "additionalProperties": {"type": "string"}},
@@ -84,13 +127,17 @@ def manifest() -> Document:
 
 SCHEMAS: Final[Mapping[str, Callable[[], Document]]] = {
     "request": request,
-    "status": status.json_schema,
+    "status": status,
     "manifest": manifest,
 }
 
-_COUNT: Final[Document] = {"type": "integer", "minimum": 0, "maximum": MAX_INTEGER}
+_TEXT: Final[Document] = {"type": "string"}
+_BOOLEAN: Final[Document] = {"type": "boolean"}
+_NATURAL: Final[Document] = {"type": "integer", "minimum": 0}
+_COUNT: Final[Document] = {**_NATURAL, "maximum": MAX_INTEGER}
 _SHA256: Final[Document] = {"type": "string", "pattern": "^[0-9a-f]{64}$"}
-_TIME: Final[Document] = {"type": "string", "format": "date-time", "pattern": "Z$"}
+_TIME: Final[Document] = {"type": "string", "format": "date-time"}
+_TIME_IN_UTC: Final[Document] = {**_TIME, "pattern": "Z$"}
 _SITE: Final[Document] = {"type": "string", "pattern": f"^{SITE_NAME.pattern}$"}
 
 
@@ -103,4 +150,19 @@ def _object(properties: Document, optional: Document | None = None) -> Document:
     }
 
 
+def _or_null(schema: Document) -> Document:
+    return {"anyOf": [schema, {"type": "null"}]}
+
+
+_PROGRESS: Final[Document] = _object(
+    {
+        "phase": _TEXT,
+        "bytes_done": _NATURAL,
+        "bytes_total": _or_null(_NATURAL),
+        "entries_done": _NATURAL,
+    }
+)
+_ERROR: Final[Document] = _object(
+    {"code": _TEXT, "message": _TEXT, "hint": _TEXT, "retryable": _BOOLEAN, "at": _or_null(_TEXT)}
+)
 _FILE: Final[Document] = _object({"bytes": _COUNT, "count": _COUNT, "sha256": _SHA256})

@@ -10,7 +10,7 @@ from spoold.canonical import Document
 from spoold.cli import COMMANDS, cli
 from spoold.intake.settings import Reason
 from spoold.queue.job import FINAL, State
-from spoold.status import WAITING, json_schema
+from spoold.status import WAITING
 
 TOP = Path(__file__).parents[2]
 README = TOP / "README.md"
@@ -84,7 +84,7 @@ def test_every_field_of_a_status_is_explained() -> None:
         for cell in re.findall(r"^\| (`.*?) \|", section, re.MULTILINE)
         for name in re.findall("`([a-z0-9_]+)`", cell)
     }
-    properties = json_schema()["properties"]
+    properties = schemas.status()["properties"]
     assert isinstance(properties, dict)
     assert set(properties) == explained - {WAITING, *State}
 
