@@ -15,32 +15,18 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
 
 from spoold import trust, units
 from spoold.config import Config
 from spoold.errors import SpooldError
+from spoold.file_systems import file_system_of
 from spoold.intake.names import DROPS, NameKind, classify
-from spoold.spool import NETWORK_FILE_SYSTEMS, Folder, Spool, faults, file_system_type
+from spoold.spool import Folder, Spool, faults
 from spoold.status import show_name
 
 _OLD_UPLOAD_SECONDS = 86400
 _MAX_STRAYS_SHOWN = 20
 _MIN_WATCHES = 128
-
-_FILE_SYSTEMS: Final = {
-    0xEF53: "ext4",
-    0x58465342: "XFS",
-    0x9123683E: "btrfs",
-    0x01021994: "tmpfs",
-    0x2FC12FC1: "ZFS",
-    0x794C7630: "overlay",
-    0x6969: "NFS",
-    0xFF534D42: "CIFS",
-    0xFE534D42: "SMB",
-    0x65735546: "FUSE",
-    0x01021997: "9p",
-}
 
 
 class Level(enum.StrEnum):
@@ -204,7 +190,7 @@ def _embedded(spool: Spool) -> Iterator[Finding]:
 def _inbox(spool: Spool) -> Iterator[Finding]:
     inbox = spool.folder(Folder.INBOX)
     try:
-        kind = file_system_type(inbox)
+        kind = file_system_of(inbox)
         names = sorted(os.listdir(os.fsencode(inbox)))
     except OSError as error:
         yield Finding(
@@ -214,13 +200,15 @@ def _inbox(spool: Spool) -> Iterator[Finding]:
             "mount it, or let the daemon's user in",
         )
         return
-    name = _FILE_SYSTEMS.get(kind, f"type {kind:#x}")
-    if kind in NETWORK_FILE_SYSTEMS:
+    if kind.network:
         yield Finding(
-            Level.WARN, "inbox", f"on {name}: no events, it is polled", "a local disk is faster"
+            Level.WARN,
+            "inbox",
+            f"on {kind.name}: no events, it is polled",
+            "a local disk is faster",
         )
     else:
-        yield Finding(Level.OK, "inbox", f"on {name}, with events")
+        yield Finding(Level.OK, "inbox", f"on {kind.name}, with events")
     yield from _inotify()
     yield _leases(inbox)
     yield from _strays(inbox, names)

@@ -25,6 +25,7 @@ from typing import Final
 
 from spoold import errors
 from spoold.errors import SpooldError
+from spoold.file_systems import file_system_of
 
 
 class Folder(enum.StrEnum):
@@ -78,12 +79,6 @@ _ONE_FILE_SYSTEM: Final = (
     Folder.RESTORED,
     Folder.WORK,
     Folder.TRASH,
-)
-
-# statfs(2) f_type of file systems that other hosts change behind our back: NFS, SMB1, CIFS, SMB2,
-# AFS, Ceph, 9p, FUSE.
-NETWORK_FILE_SYSTEMS: Final = frozenset(
-    {0x6969, 0x517B, 0xFF534D42, 0xFE534D42, 0x5346414F, 0x00C36400, 0x01021997, 0x65735546}
 )
 
 _RENAME_NOREPLACE = 1
@@ -222,8 +217,7 @@ def faults(spool: Spool) -> Iterator[Fault]:
             yield Fault(path, "cannot be written by this user", "chown it to the daemon's user")
     if missing:
         return
-    network = file_system_type(spool.root) in NETWORK_FILE_SYSTEMS
-    if network:
+    if file_system_of(spool.root).network:
         yield Fault(spool.root, "is on a network file system", "put the spool on a local disk")
     for folder in _ONE_FILE_SYSTEM[1:]:
         yield from _crossing_fault(spool, _ONE_FILE_SYSTEM[0], folder)
@@ -250,16 +244,6 @@ def _crossing_fault(spool: Spool, first: Folder, second: Folder) -> Iterator[Fau
         for path in (here, there):
             with suppress(OSError):
                 path.unlink()
-
-
-def file_system_type(path: Path) -> int:
-    """The statfs(2) f_type of the file system that holds a path."""
-    # struct statfs begins with f_type, one word, on every Linux ABI that CPython 3.11 supports.
-    buffer = ctypes.create_string_buffer(512)
-    if _libc.statfs(os.fsencode(path), buffer) != 0:
-        code = ctypes.get_errno()
-        raise OSError(code, os.strerror(code), str(path))
-    return int.from_bytes(buffer.raw[: ctypes.sizeof(ctypes.c_long)], "little") & 0xFFFFFFFF
 
 
 def rename_new(

@@ -17,17 +17,9 @@ import os
 import signal
 import stat
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
 from spoold.intake.settings import IntakeSettings, Method, Reason
-from spoold.spool import file_system_type
-
-# statfs(2) f_type of file systems whose writers are all local: ext2-4, XFS, btrfs, tmpfs, ZFS,
-# overlay.
-_LEASE_FILE_SYSTEMS: Final = frozenset(
-    {0xEF53, 0x58465342, 0x9123683E, 0x01021994, 0x2FC12FC1, 0x794C7630}
-)
 
 # The last frame of every bundle: 1,024 zero bytes, compressed to these very bytes.
 _ZSTD_END: Final = bytes.fromhex("28b52ffd6400034d00001000000100fb2b8005cdac85f0")
@@ -52,11 +44,6 @@ def ignore_lease_signal() -> None:
     handler = _libc.signal
     handler.argtypes, handler.restype = (ctypes.c_int, ctypes.c_void_p), ctypes.c_void_p
     handler(signal.SIGIO, _SIG_IGN)
-
-
-def leases_believed(inbox: bytes) -> bool:
-    """Whether a lease on this file system tells of every writer."""
-    return file_system_type(Path(os.fsdecode(inbox))) in _LEASE_FILE_SYSTEMS
 
 
 def open_drop(path: bytes) -> int:

@@ -15,7 +15,8 @@ from typing import Final
 
 import structlog
 
-from spoold.intake.complete import ignore_lease_signal, leases_believed
+from spoold.file_systems import file_system_of
+from spoold.intake.complete import ignore_lease_signal
 from spoold.intake.inbox import Listing, list_inbox
 from spoold.intake.lock import IntakeLock
 from spoold.intake.request import Models
@@ -147,7 +148,7 @@ class Intake:
         mode = WatchMode.POLLING if self._settings.polling else self._watch.arm()
         self._rearm_at = time.monotonic() + _REARM_SECONDS
         asked = self._settings.writer_check is WriterCheck.AUTO
-        leases = asked and leases_believed(self._inbox)
+        leases = asked and file_system_of(self._inbox).leases
         self._scanner.believe_leases(leases)
         self.metrics.mode = mode
         if mode is not before:

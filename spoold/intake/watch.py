@@ -11,7 +11,6 @@ Where there are no events (network file systems, inotify limits used up) `arm` s
 import enum
 import os
 import threading
-from pathlib import Path
 from typing import Final
 
 import structlog
@@ -24,8 +23,8 @@ from watchdog.observers.inotify_c import (
     WatchDescriptor,
 )
 
+from spoold.file_systems import file_system_of
 from spoold.intake.settings import WatchMode
-from spoold.spool import NETWORK_FILE_SYSTEMS, file_system_type
 
 _MAX_HINTS: Final = 200_000
 _MASK: Final = Mask(
@@ -64,7 +63,7 @@ class Watch:
         """Begin to watch; do this before the first listing. Raises OSError for a missing folder."""
         self.disarm()
         status = os.stat(self._folder)
-        if file_system_type(Path(os.fsdecode(self._folder))) in NETWORK_FILE_SYSTEMS:
+        if file_system_of(self._folder).network:
             return WatchMode.POLLING
         reader: InotifyFD | None = None
         try:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from spoold.file_systems import file_system_of
 from spoold.intake import complete
 from spoold.intake.complete import Facts, Incomplete, Rest, Take, Verdict, Wait, Writer, decide
 from spoold.intake.settings import IntakeSettings, Method, Reason
@@ -72,7 +73,7 @@ def ask(path: Path) -> Writer:
 
 
 def test_e01_the_lease_tells_of_a_writer(tmp_path: Path) -> None:
-    assert complete.leases_believed(os.fsencode(tmp_path))
+    assert file_system_of(tmp_path).leases
     path = tmp_path / "drop"
     with open(path, "wb") as writer:
         assert ask(path) is Writer.OPEN
@@ -93,7 +94,7 @@ def test_where_leases_are_not_believed_the_writer_is_unknown(tmp_path: Path) -> 
 
 # Holds a lease until a writer has come in, then says how it fared.
 _HOLD = """
-import os, sys, threading
+from spoold.file_systems import file_system_of
 from spoold.intake import complete
 threading.Thread(target=complete.ignore_lease_signal).start()
 descriptor = complete.open_drop(os.fsencode(sys.argv[1]))
