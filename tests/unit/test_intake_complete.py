@@ -94,7 +94,7 @@ def test_where_leases_are_not_believed_the_writer_is_unknown(tmp_path: Path) -> 
 
 # Holds a lease until a writer has come in, then says how it fared.
 _HOLD = """
-from spoold.file_systems import file_system_of
+import os, sys, threading
 from spoold.intake import complete
 threading.Thread(target=complete.ignore_lease_signal).start()
 descriptor = complete.open_drop(os.fsencode(sys.argv[1]))
