@@ -18,6 +18,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -59,17 +60,17 @@ def _show(folder: Path, say: Say) -> bool:
     count, size = _generate(original)
     say(f"1. {original}: {count} files, {show_size(size)}; odd names, empty ones, a symbolic link")
     with ExitStack() as stack:
-        first = _site(stack, folder, "site-a", original.parent)
-        second = _site(stack, folder, "site-b", None)
-        (second.root / "site-a.pub").write_bytes(first.public_key.read_bytes())
+        first = stack.enter_context(_site(folder, "site-a", original.parent))
+        second = stack.enter_context(_site(folder, "site-b", None))
+        (second.spool.root / "site-a.pub").write_bytes(first.spool.public_key.read_bytes())
         _spoold(
             "keys",
             "trust",
-            str(second.root / "site-a.pub"),
+            str(second.spool.root / "site-a.pub"),
             "--site",
             "site-a",
             "--spool",
-            str(second.root),
+            str(second.spool.root),
         )
         say("2. two sites with a key each, two daemons; site-b trusts site-a's key")
 
@@ -80,64 +81,80 @@ def _show(folder: Path, say: Say) -> bool:
             "sources": [{"kind": "files", "root": "evidence", "path": original.name}],
         }
         status = _drop(first, "request-demo.json", json.dumps(request).encode(), say, 3)
-        bundle = first.root / status["files"]["bundle"]
+        bundle = first.spool.root / status["files"]["bundle"]
         say(
             f"   bundle: {bundle.name}, {show_size(status['result']['bytes'])}, "
             f"{status['result']['entries']} entries"
         )
 
         status = _drop(second, bundle.name, bundle, say, 4)
-        restored = second.root / status["result"]["restored"]
+        restored = second.spool.root / status["result"]["restored"]
         different = list(_differences(original, restored))
         for line in different[:5]:
             say(f"   DIFFERENT: {line}")
         say(
-            f"5. {restored.relative_to(second.root)} compared with the original, file by file: "
+            f"5. {restored.relative_to(second.spool.root)} compared with the original, file by file: "
             f"{'different' if different else 'equal'}"
         )
-        checked = _check_with_plain_tools(folder, bundle, first.public_key, say)
+        checked = _check_with_plain_tools(folder, bundle, first.spool.public_key, say)
     return not different and checked
 
 
+@dataclass(frozen=True, slots=True)
+class _Site:
+    """A spool and its daemon."""
+
+    spool: Spool
+    daemon: subprocess.Popen[bytes]
+    log: Path
+
+
 @contextmanager
-def _daemon(spool: Spool) -> Iterator[None]:
-    with open(spool.root / "daemon.log", "wb") as output:
-        daemon = subprocess.Popen(
-            [sys.executable, "-m", "spoold", "run", str(spool.root)],
-            stderr=output,
-            # Both sites at once: neither needs the port.
-            env={**os.environ, "SPOOLD_HTTP_LISTEN": "", "SPOOLD_INTAKE_MIN_FREE_BYTES": "0"},
-        )
-        try:
-            yield
-        finally:
-            daemon.send_signal(signal.SIGTERM)
-            daemon.wait()
-            postgres.remove(spool)
-
-
-def _site(stack: ExitStack, folder: Path, name: str, root: Path | None) -> Spool:
+def _site(folder: Path, name: str, root: Path | None) -> Iterator[_Site]:
+    """Make a site and run its daemon."""
     spool = Spool.at(folder / name)
     _spoold("init", str(spool.root), "--site", name)
     if root is not None:
         with open(spool.root / "spoold.toml", "a") as file:
             file.write(f"\n[roots]\nevidence = {json.dumps(str(root))}\n")
-    stack.enter_context(_daemon(spool))
-    return spool
+    log_file = spool.root / "daemon.log"
+    with open(log_file, "wb") as output:
+        daemon = subprocess.Popen(
+            [sys.executable, "-m", "spoold", "run", str(spool.root)],
+            stderr=output,
+            # Both sites at once: neither needs the port.
+            env={**_environment(), "SPOOLD_HTTP_LISTEN": "", "SPOOLD_INTAKE_MIN_FREE_BYTES": "0"},
+        )
+    try:
+        yield _Site(spool, daemon, log_file)
+    finally:
+        daemon.send_signal(signal.SIGTERM)
+        daemon.wait()
+        postgres.remove(spool)
+
+
+def _environment() -> dict[str, str]:
+    """Ours, without what configures a spool: the demo's are its own."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("SPOOLD_")}
 
 
 def _spoold(*arguments: str) -> str:
     """Run one command of the installed program."""
     done = subprocess.run(
-        [sys.executable, "-m", "spoold", *arguments], capture_output=True, text=True, check=False
+        [sys.executable, "-m", "spoold", *arguments],
+        capture_output=True,
+        text=True,
+        env=_environment(),
+        check=False,
     )
     if done.returncode != 0:
         raise SpooldError(errors.INTERNAL, f"spoold {' '.join(arguments)}: {done.stderr.strip()}")
     return done.stdout
 
 
-def _drop(spool: Spool, name: str, content: bytes | Path, say: Say, step: int) -> Status:
+def _drop(site: _Site, name: str, content: bytes | Path, say: Say, step: int) -> Status:
     """Drop a file as any script would: write it aside, rename it in, poll one JSON file."""
+    spool = site.spool
     inbox = spool.folder(Folder.INBOX)
     unfinished = inbox / f"{name}.part"
     if isinstance(content, bytes):
@@ -150,7 +167,7 @@ def _drop(spool: Spool, name: str, content: bytes | Path, say: Say, step: int) -
     deadline = time.monotonic() + _DEADLINE_SECONDS
     seen: list[str] = []
     status: Status = {}
-    while time.monotonic() < deadline:
+    while time.monotonic() < deadline and site.daemon.poll() is None:
         if answer.exists():
             status = json.loads(answer.read_bytes())
             if not seen or seen[-1] != status["state"]:
@@ -159,9 +176,8 @@ def _drop(spool: Spool, name: str, content: bytes | Path, say: Say, step: int) -
                 break
         time.sleep(0.02)
     else:
-        raise SpooldError(
-            errors.WAIT_TIMEOUT, f"{answer} is not final; see {spool.root}/daemon.log"
-        )
+        said = site.log.read_text(errors="replace").strip().splitlines()[-3:]
+        raise SpooldError(errors.WAIT_TIMEOUT, f"{answer} is not final: {' | '.join(said)}")
     say(f"   status: {' -> '.join(seen)}, signed by {status['site']}")
     _spoold("status", name, "--verify", "--spool", str(spool.root))
     if status["state"] != "succeeded":
