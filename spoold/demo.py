@@ -92,10 +92,9 @@ def _show(folder: Path, say: Say) -> bool:
         different = list(_differences(original, restored))
         for line in different[:5]:
             say(f"   DIFFERENT: {line}")
-        say(
-            f"5. {restored.relative_to(second.spool.root)} compared with the original, file by file: "
-            f"{'different' if different else 'equal'}"
-        )
+        shown = restored.relative_to(second.spool.root)
+        verdict = "different" if different else "equal"
+        say(f"5. {shown} compared with the original, file by file: {verdict}")
         checked = _check_with_plain_tools(folder, bundle, first.spool.public_key, say)
     return not different and checked
 
