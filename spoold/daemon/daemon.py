@@ -33,7 +33,7 @@ from spoold.queue.database import Database
 from spoold.queue.job import State
 from spoold.queue.store import Store
 from spoold.spool import Spool
-from spoold.worker import supervisor
+from spoold.worker.published import Published
 from spoold.worker.rescue import Maintenance
 from spoold.worker.supervisor import Supervisor
 
@@ -63,7 +63,7 @@ class Daemon:
             command=[sys.executable, "-m", "spoold", "worker", str(tree.root)],
             count=self._settings.count,
             environment={**os.environ, **config.child_environment()},
-            on_event=self._count,
+            on_published=self._count,
             on_death=self._died,
         )
         self._to_kill: list[uuid.UUID] = []
@@ -196,17 +196,17 @@ class Daemon:
 
     # --- what is measured ---------------------------------------------------------------------
 
-    def _count(self, event: supervisor.Event) -> None:
-        """Take an event of a finished attempt into the metrics."""
-        action, state = str(event["action"]), str(event["state"])
-        self._metrics.finished.labels(action, state).inc()
-        self._metrics.attempt_seconds.labels(action).observe(float(str(event["seconds"])))
-        if event["code"] is not None:
-            self._metrics.errors.labels(str(event["code"])).inc()
-        if state == State.SUCCEEDED:
+    def _count(self, published: Published) -> None:
+        """Take a job that got its final status into the metrics."""
+        action = published.action
+        self._metrics.finished.labels(action, published.state).inc()
+        self._metrics.attempt_seconds.labels(action).observe(published.seconds)
+        if published.code is not None:
+            self._metrics.errors.labels(published.code).inc()
+        if published.state is State.SUCCEEDED:
             self._metrics.last_success.set_to_current_time()
-            if event["bytes"] is not None:
-                self._metrics.bundle_bytes.labels(action).observe(float(str(event["bytes"])))
+            if published.bundle_bytes is not None:
+                self._metrics.bundle_bytes.labels(action).observe(published.bundle_bytes)
 
 
 def _empty(pipe: int) -> None:

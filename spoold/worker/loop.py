@@ -23,22 +23,19 @@ import structlog
 
 from spoold import __version__, errors
 from spoold.errors import SpooldError
-from spoold.publish import Ending
 from spoold.queue.database import Database
 from spoold.queue.job import Claim
 from spoold.queue.listen import Channel, Listener
 from spoold.queue.store import Store
 from spoold.worker.attempt import Attempt, Became, Site
 from spoold.worker.live import LiveStatus
+from spoold.worker.published import Published
 from spoold.worker.session import patiently
 from spoold.worker.settings import WorkerSettings
 
 log = structlog.get_logger()
 
 _TICK_SECONDS: Final = 0.5
-
-EventSink = Callable[[dict[str, object]], None]
-"""Takes one event of a finished attempt, for the supervisor's metrics."""
 
 
 class Worker:
@@ -49,7 +46,7 @@ class Worker:
         site: Site,
         settings: WorkerSettings,
         conninfo: str,
-        tell: EventSink,
+        tell: Callable[[Published], None],
         identity: uuid.UUID,
     ) -> None:
         self._site = site
@@ -133,7 +130,7 @@ class Worker:
             seconds=seconds,
         )
         if became is Became.PUBLISHED and ending is not None:
-            self._tell(_event(claim, ending, seconds))
+            self._tell(Published.of(job, ending, seconds))
 
     def _let_go(self) -> None:
         self._held = None
@@ -181,14 +178,3 @@ class Worker:
 def end_group() -> None:
     """End this worker and all that it started, at once."""
     os.killpg(os.getpgrp(), signal.SIGKILL)
-
-
-def _event(claim: Claim, ending: Ending, seconds: float) -> dict[str, object]:
-    result = ending.result or {}
-    return {
-        "action": claim.job.action or "none",
-        "state": str(ending.state),
-        "code": ending.error["code"] if ending.error else None,
-        "seconds": seconds,
-        "bytes": result.get("bytes"),
-    }

@@ -1,11 +1,10 @@
 """The worker processes of one daemon: started, restarted with back-off, drained, never left over.
 
 Each worker has a process group of its own, a lifeline (a pipe whose end of file tells it that the
-supervisor is gone) and an event pipe, on which it writes one JSON line per finished attempt.
+supervisor is gone) and an event pipe, on which it writes a line for each job that it has published.
 """
 
 import ctypes
-import json
 import os
 import selectors
 import signal
@@ -21,6 +20,7 @@ from typing import Final
 import structlog
 
 from spoold.worker.loop import end_group
+from spoold.worker.published import Published
 
 log = structlog.get_logger()
 
@@ -31,8 +31,6 @@ EVENTS_VARIABLE: Final = "SPOOLD_WORKER_EVENTS"
 _PR_SET_PDEATHSIG = 1
 _LONGEST_PAUSE_SECONDS = 30.0
 _STEADY_SECONDS = 60.0  # a worker that lived so long begins its back-off anew
-
-Event = Mapping[str, object]
 
 
 @dataclass(slots=True)
@@ -65,7 +63,7 @@ class Supervisor:
     command: Sequence[str]
     count: int
     environment: Mapping[str, str]
-    on_event: Callable[[Event], None]
+    on_published: Callable[[Published], None]
     on_death: Callable[[uuid.UUID], None]
     _places: list[_Place] = field(default_factory=list)
     _selector: selectors.BaseSelector = field(default_factory=selectors.DefaultSelector)
@@ -160,7 +158,7 @@ class Supervisor:
             return
         *lines, child.unread = (child.unread + data).split(b"\n")
         for line in lines:
-            self.on_event(json.loads(line))
+            self.on_published(Published.parse(line))
 
     def _bury(self, place: _Place, child: _Child) -> None:
         status = child.process.wait()
@@ -200,16 +198,16 @@ def hold_lifeline() -> None:
     threading.Thread(target=wait, name="lifeline", daemon=True).start()
 
 
-def event_sink() -> Callable[[Event], None]:
-    """In a worker: where its events go; nowhere for one that was started by hand."""
+def event_sink() -> Callable[[Published], None]:
+    """In a worker: what tells the supervisor; nobody is told by one that was started by hand."""
     number = os.environ.get(EVENTS_VARIABLE)
     if number is None:
-        return lambda event: None
+        return lambda published: None
     descriptor = int(number)
 
-    def tell(event: Event) -> None:
+    def tell(published: Published) -> None:
         # A line below PIPE_BUF is written whole; a supervisor that is gone ends us anyway.
         with suppress(OSError):
-            os.write(descriptor, json.dumps(event).encode() + b"\n")
+            os.write(descriptor, published.line())
 
     return tell
