@@ -12,12 +12,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from spoold import errors, postgres
-from spoold.actions import ACTIONS
+from spoold.actions import MODELS
 from spoold.client import Answer, find_job
 from spoold.config import Config
 from spoold.daemon.wiring import intake_settings
 from spoold.errors import SpooldError
-from spoold.intake.claimed import Claimed, prepare
+from spoold.intake.claimed import Claimed, copy_name, prepare
 from spoold.intake.complete import Fingerprint, Wait
 from spoold.intake.names import NameKind, classify
 from spoold.intake.settings import FoundBy, Method
@@ -81,7 +81,7 @@ def retry(store: Store, config: Config, job: Job) -> uuid.UUID:
     job_id = new_job_id()
     claimed_folder = config.spool.folder(Folder.CLAIMED)
     target = os.path.join(os.fsencode(claimed_folder), claimed_name(job_id, job.drop_name))
-    _copy(source, target)
+    _copy(source, target, job_id)
     hand_over(Path(os.fsdecode(target)))
     sync_folder(claimed_folder)
     # From here on intake would find it too; it waits a minute before it takes a copy for left.
@@ -109,8 +109,7 @@ def _admit(
         fingerprint=Fingerprint.of(os.lstat(path)),
     )
     settings = intake_settings(config)
-    models = {name: action.request for name, action in ACTIONS.items()}
-    admission = prepare(claimed, time.monotonic(), settings, models, leases=False)
+    admission = prepare(claimed, time.monotonic(), settings, MODELS, leases=False)
     if claimed.copy is not None:  # the file is a copy of ours already
         os.unlink(claimed.copy)
     assert not isinstance(admission, Wait)  # nobody else knows of the copy
@@ -146,10 +145,9 @@ def _published_drop(spool: Spool, job: Job) -> Path:
     )
 
 
-def _copy(source: Path, target: bytes) -> None:
-    folder, name = os.path.split(target)
+def _copy(source: Path, target: bytes, job_id: uuid.UUID) -> None:
     # Named as intake names its copies: what a crash leaves of it is swept as one of those.
-    temporary = os.path.join(folder, b".%s.own" % name[:36])
+    temporary = os.path.join(os.path.dirname(target), copy_name(job_id))
     try:
         with open(source, "rb") as reader, open(temporary, "xb") as writer:
             while block := reader.read(_COPY_BYTES):

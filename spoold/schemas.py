@@ -11,7 +11,7 @@ from typing import Annotated, Any, Final
 
 from pydantic import Discriminator, TypeAdapter
 
-from spoold.actions import ACTIONS
+from spoold.actions import MODELS
 from spoold.canonical import MAX_INTEGER, Document, Json
 from spoold.queue.job import State
 from spoold.status import TYPE as STATUS_TYPE
@@ -23,7 +23,7 @@ DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
 
 def request() -> Document:
     """`spoold.request/1`: one alternative an action."""
-    models: Any = reduce(or_, (action.request for action in ACTIONS.values()))
+    models: Any = reduce(or_, MODELS.values())
     adapter: TypeAdapter[Any] = TypeAdapter(Annotated[models, Discriminator("action")])
     return {
         "$schema": DIALECT,

@@ -5,5 +5,10 @@ from typing import Final
 
 from spoold.actions import bundle, rehydrate
 from spoold.actions.context import Action
+from spoold.actions.request import Envelope
 
 ACTIONS: Final[Mapping[str, Action]] = {"bundle": bundle.ACTION, "rehydrate": rehydrate.ACTION}
+MODELS: Final[Mapping[str, type[Envelope]]] = {
+    name: action.request for name, action in ACTIONS.items()
+}
+"""The model of each action's requests."""

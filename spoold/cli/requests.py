@@ -144,7 +144,7 @@ def _read_request(file: Path, limit: int = _MAX_REQUEST_BYTES) -> bytes:
 
 
 def _parse(content: bytes) -> "ParsedRequest":
-    from spoold.actions import ACTIONS
+    from spoold.actions import MODELS
     from spoold.intake.request import parse
 
-    return parse(content, {name: action.request for name, action in ACTIONS.items()})
+    return parse(content, MODELS)

@@ -19,7 +19,7 @@ from typing import Final
 import structlog
 
 from spoold import __version__
-from spoold.actions import ACTIONS
+from spoold.actions import MODELS
 from spoold.config import Config
 from spoold.daemon.notify import notify
 from spoold.daemon.observe import Observer
@@ -57,7 +57,7 @@ class Daemon:
             tree,
             self._store("spoold intake"),
             intake_settings(config),
-            {name: action.request for name, action in ACTIONS.items()},
+            MODELS,
         )
         self._supervisor = Supervisor(
             command=[sys.executable, "-m", "spoold", "worker", str(tree.root)],

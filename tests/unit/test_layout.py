@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from spoold import schemas
-from spoold.actions import ACTIONS
+from spoold.actions import MODELS
 from spoold.cli import cli
 from spoold.config import template
 from spoold.config.sections import Workers
@@ -64,7 +64,7 @@ def test_schemas_are_those_that_spoold_prints(name: str) -> None:
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.name)
 def test_examples_are_valid_drops(path: Path) -> None:
     assert classify(path.name.encode()) is NameKind.REQUEST
-    parse(path.read_bytes(), {name: action.request for name, action in ACTIONS.items()})
+    parse(path.read_bytes(), MODELS)
     schema = json.loads(schema_file("request").read_text())
     jsonschema.validate(json.loads(path.read_text()), schema, jsonschema.Draft202012Validator)
     assert CliRunner().invoke(cli, ["check", str(path)]).exit_code == 0
@@ -76,7 +76,7 @@ def test_the_configuration_is_the_one_that_init_writes() -> None:
 
 def test_the_full_example_has_every_field_of_a_bundle_request() -> None:
     full = json.loads((LAYOUT / "examples" / "request-full.json").read_text())
-    assert set(full) == set(ACTIONS["bundle"].request.model_fields)
+    assert set(full) == set(MODELS["bundle"].model_fields)
 
 
 def test_tmpfiles_make_the_tree(tmp_path: Path) -> None:
