@@ -85,7 +85,5 @@ def demo(keep: bool) -> int:
     Exit status: 0 all of it held · 1 something did not
     """
     from spoold import demo as two_sites
-    from spoold import log
 
-    log.configure("warning", "auto")
     return two_sites.run(output.line, keep=keep)

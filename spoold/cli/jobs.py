@@ -11,23 +11,12 @@ import click
 from spoold import errors
 from spoold.cli import options, output
 from spoold.errors import Exit, SpooldError
+from spoold.queue.job import State
 
 if TYPE_CHECKING:
     from spoold.config import Config
     from spoold.queue.job import Job
     from spoold.queue.store import Store
-
-_STATES = [
-    "scheduled",
-    "queued",
-    "running",
-    "publishing",
-    "succeeded",
-    "duplicate",
-    "failed",
-    "rejected",
-    "cancelled",
-]
 
 
 @contextmanager
@@ -49,7 +38,11 @@ def _queue_options(command: Callable[..., int]) -> Callable[..., int]:
 
 @click.command()
 @click.option(
-    "--state", "states", multiple=True, type=click.Choice(_STATES), help="Only these; repeatable."
+    "--state",
+    "states",
+    multiple=True,
+    type=click.Choice([state.value for state in State]),
+    help="Only these; repeatable.",
 )
 @click.option("--limit", type=click.IntRange(1, 100_000), default=100, show_default=True)
 @_queue_options
@@ -68,8 +61,6 @@ def jobs(
     Exit status: 0 done · 69 no database: no daemon runs · 78 no spool, bad configuration
     """
     with _queue("jobs", spool_path, config_path, settings) as (store, _):
-        from spoold.queue.job import State
-
         found = store.jobs([State(state) for state in states], limit)
     if as_json:
         output.document({"jobs": [_document(job) for job in found]})
@@ -208,9 +199,6 @@ def _row(job: "Job") -> tuple[str, ...]:
 def _document(job: "Job") -> dict[str, object]:
     from spoold.status import show_name
 
-    def time(moment: object) -> str | None:
-        return None if moment is None else str(moment)
-
     return {
         "job_id": str(job.id),
         "drop": show_name(job.drop_name)[0],
@@ -220,10 +208,10 @@ def _document(job: "Job") -> dict[str, object]:
         "max_attempts": job.max_attempts,
         "priority": job.priority,
         "correlation_id": job.correlation_id,
-        "admitted_at": time(job.admitted_at.isoformat()),
-        "next_attempt_at": time(job.due_at.isoformat()) if job.state == "scheduled" else None,
-        "finished_at": time(job.finished_at.isoformat()) if job.finished_at else None,
-        "waits_for": time(job.waits_for),
-        "retry_of": time(job.retry_of),
+        "admitted_at": job.admitted_at.isoformat(),
+        "next_attempt_at": job.due_at.isoformat() if job.state is State.SCHEDULED else None,
+        "finished_at": job.finished_at.isoformat() if job.finished_at else None,
+        "waits_for": str(job.waits_for) if job.waits_for else None,
+        "retry_of": str(job.retry_of) if job.retry_of else None,
         "error": job.error,
     }

@@ -3,7 +3,6 @@
 import os
 import secrets
 import sys
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import click
@@ -16,13 +15,6 @@ from spoold.ownership import hand_over
 from spoold.spool import TREE, Spool, rename_new, sync_folder, write_durable
 
 _ALGORITHMS = {"rsa": trust.Algorithm.RSA, "ed25519": trust.Algorithm.ED25519}
-
-
-@dataclass(slots=True)
-class _Made:
-    """What `init` did, in words."""
-
-    done: list[str] = field(default_factory=list)
 
 
 @click.command()
@@ -49,16 +41,16 @@ def init(
     """
     here = options.resolve_spool(spool, spool_path)
     name, where, found = _site(here, site)
-    made = _Made()
-    _make_tree(here, made)
+    done: list[str] = []  # what it did, in words
+    _make_tree(here, done)
     key_path = found.signing_key if found else here.root / ".spoold/keys/signing.pem"
-    signer = _make_key(here, key_path, name, _ALGORITHMS[algorithm], made)
+    signer = _make_key(here, key_path, name, _ALGORITHMS[algorithm], done)
     path = found.path if found and found.path else here.root / "spoold.toml"
     if found is None or found.path is None:
         # It may come to hold a password: not for everybody.
         write_durable(path, config.template(name).encode(), mode=0o640)
         hand_over(path)
-        made.done.append(f"wrote {path}")
+        done.append(f"wrote {path}")
     if as_json:
         output.document(
             {
@@ -66,11 +58,11 @@ def init(
                 "site": name,
                 "key_id": signer.key_id,
                 "configuration": str(path),
-                "done": made.done,
+                "done": done,
             }
         )
         return Exit.DONE
-    for line in made.done or ["nothing to do: everything is there"]:
+    for line in done or ["nothing to do: everything is there"]:
         output.line(line)
     output.facts(
         {
@@ -79,7 +71,7 @@ def init(
             "key": f"{signer.algorithm.value} {signer.key_id[:16]}",
         }
     )
-    if made.done:
+    if done:
         _print_next(here, name)
     return Exit.DONE
 
@@ -133,7 +125,7 @@ def _ask() -> str:
         output.note("up to 63 of a-z, 0-9 and -, not beginning with -")
 
 
-def _make_tree(here: Spool, made: _Made) -> None:
+def _make_tree(here: Spool, done: list[str]) -> None:
     # An operator's own modes stay: only what is missing is made.
     try:
         if here.exists() and all(here.folder(node.folder).is_dir() for node in TREE):
@@ -143,21 +135,21 @@ def _make_tree(here: Spool, made: _Made) -> None:
     existed = here.exists()
     here.create()
     hand_over(*(here.folder(node.folder) for node in TREE), here.identity_file)
-    made.done.append(f"{'completed' if existed else 'made'} the spool {here.root}")
+    done.append(f"{'completed' if existed else 'made'} the spool {here.root}")
 
 
 def _make_key(
-    here: Spool, path: Path, site: str, algorithm: trust.Algorithm, made: _Made
+    here: Spool, path: Path, site: str, algorithm: trust.Algorithm, done: list[str]
 ) -> trust.Signer:
     if not os.path.lexists(path):
         write_key(path, trust.private_pem(trust.generate(algorithm)))
-        made.done.append(f"made the signing key {path}")
+        done.append(f"made the signing key {path}")
     signer = trust.load_signer(path, site)
     pem = trust.public_pem(signer.trusted().public)
     if not here.public_key.exists() or here.public_key.read_bytes() != pem:
         write_durable(here.public_key, pem, mode=0o644)
         hand_over(here.public_key)
-        made.done.append(f"wrote the public key {here.public_key}")
+        done.append(f"wrote the public key {here.public_key}")
     return signer
 
 

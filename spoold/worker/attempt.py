@@ -8,7 +8,7 @@ import enum
 import errno
 import os
 import random
-import threading
+import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -215,7 +215,7 @@ class Attempt:
         ):
             return Became.DEFERRED, None
         # No document yet: its own disk was full. The attempt is made again, and not counted.
-        threading.Event().wait(_PUBLISH_AGAIN_SECONDS)
+        time.sleep(_PUBLISH_AGAIN_SECONDS)
         kept = patiently(lambda: self.store.release(self.claim))
         return (Became.RETRIED if kept else Became.LOST), None
 

@@ -1,6 +1,6 @@
 """A worker's patience with the database: what must be recorded is tried until it is."""
 
-import threading
+import time
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -31,5 +31,5 @@ def patiently(operation: Callable[[], Result]) -> Result:
             if error.code is not errors.DATABASE_AWAY:
                 raise
             log.warning("database.away", error=str(error), again_in=pause)
-            threading.Event().wait(pause)
+            time.sleep(pause)
             pause = min(pause * 2, _LONGEST_PAUSE_SECONDS)
