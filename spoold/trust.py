@@ -31,6 +31,8 @@ SITE_NAME: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 _MIN_RSA_BITS = 3072
 _RSA_EXPONENT = 65537
 _MAX_KEY_FILE_BYTES = 64 * 1024
+_TRUST_TYPE = "spoold.trust/1"
+_TRUST_FIELDS = frozenset(("type", "key_id", "site", "algorithm", "roles", "revoked", "public_key"))
 
 
 class Algorithm(enum.StrEnum):
@@ -283,16 +285,30 @@ def trusted_key(
 
 
 def load_trust(spool: Spool, signer: Signer | None = None) -> Trust:
-    """All keys in the trust store, and this site's own. Raises key-unusable for a damaged file."""
-    keys = [_read_trusted(path) for path in sorted(spool.folder(Folder.TRUST).glob("*.json"))]
-    return Trust([*keys, signer.trusted()] if signer else keys)
+    """All keys in the trust store, and this site's own, unless that is revoked there.
+
+    Raises key-unusable for a damaged file, or one that others than its owner may write.
+    """
+    folder = spool.folder(Folder.TRUST)
+    if not folder.is_dir():
+        return with_own([], signer.trusted() if signer else None)
+    _check_private(folder, folder.stat().st_mode)
+    keys = [_read_trusted(path) for path in sorted(folder.glob("*.json"))]
+    return with_own(keys, signer.trusted() if signer else None)
+
+
+def with_own(keys: Sequence[TrustedKey], own: TrustedKey | None) -> Trust:
+    """These keys and this site's own, which is believed unless it stands among them as revoked."""
+    if own is None or any(key.revoked and key.key_id == own.key_id for key in keys):
+        return Trust(keys)
+    return Trust([*keys, own])
 
 
 def store_trusted(spool: Spool, key: TrustedKey) -> Path:
     """Write one key into the trust store, durably; the same key again replaces its entry."""
     path = spool.folder(Folder.TRUST) / f"{key.key_id}.json"
     document: dict[str, canonical.Json] = {
-        "type": "spoold.trust/1",
+        "type": _TRUST_TYPE,
         "key_id": key.key_id,
         "site": key.site,
         "algorithm": key.algorithm.value,
@@ -304,11 +320,26 @@ def store_trusted(spool: Spool, key: TrustedKey) -> Path:
     return path
 
 
+def _check_private(path: Path, mode: int) -> None:
+    # Who may write here decides whom this site believes.
+    if mode & 0o022:
+        raise SpooldError(
+            errors.KEY_UNUSABLE,
+            f"{path} has mode {stat.S_IMODE(mode):04o}: others can write it",
+            hint=f"chmod go-w {path}, and look at what `spoold keys list` shows: somebody may have "
+            "added a key",
+        )
+
+
 def _read_trusted(path: Path) -> TrustedKey:
     try:
-        document = canonical.decode(path.read_bytes())
-        if not isinstance(document, Mapping):
-            raise TypeError("it is no object")
+        with open(path, "rb") as file:
+            _check_private(path, os.fstat(file.fileno()).st_mode)
+            document = canonical.decode(file.read(_MAX_KEY_FILE_BYTES))
+        if not isinstance(document, Mapping) or set(document) != _TRUST_FIELDS:
+            raise TypeError("it is no trusted key")
+        if document["type"] != _TRUST_TYPE or document["key_id"] != path.stem:
+            raise ValueError("it is of another type, or of another key than its name says")
         lines, roles = document["public_key"], document["roles"]
         if not isinstance(lines, list) or not isinstance(roles, list):
             raise TypeError("public_key and roles are lists")

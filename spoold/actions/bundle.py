@@ -12,10 +12,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AwareDatetime, Field, field_validator, model_validator
 
+from spoold import errors
 from spoold.actions.context import Action, ActionSettings, Context, Outcome
-from spoold.actions.request import Envelope, Part, Size
+from spoold.actions.request import Envelope, Part, SiteName, Size
 from spoold.bundle.entry import Report
 from spoold.bundle.frames import Codec
 from spoold.bundle.manifest import (
@@ -23,6 +24,7 @@ from spoold.bundle.manifest import (
     MAX_CHUNK_SIZE,
     MIN_CHUNK_SIZE,
     Compression,
+    format_time,
 )
 from spoold.bundle.writer import BuiltBundle, BundleWriter, ManifestFields
 from spoold.errors import SpooldError
@@ -62,6 +64,25 @@ class BundleRequest(Envelope):
     on_error: Literal["fail", "skip"] = "fail"
     chunk_size: Annotated[Size, Field(ge=MIN_CHUNK_SIZE, le=MAX_CHUNK_SIZE)] = DEFAULT_CHUNK_SIZE
     compression: CompressionSpec = Field(default_factory=CompressionSpec)
+    threads: Annotated[int, Field(ge=1, le=1024)] | None = None
+    to: Annotated[list[SiteName], Field(max_length=100)] = Field(default_factory=list)
+    # From JSON a time is text, which strict mode would refuse.
+    not_after: Annotated[AwareDatetime, Field(strict=False)] | None = None
+
+    @field_validator("to")
+    @classmethod
+    def _each_once(cls, sites: list[str]) -> list[str]:
+        if len(set(sites)) != len(sites):
+            raise ValueError("a site stands there twice")
+        return sites
+
+    @field_validator("not_after")
+    @classmethod
+    def _in_utc(cls, moment: datetime | None) -> datetime | None:
+        try:
+            return None if moment is None else moment.astimezone(UTC)
+        except OverflowError:
+            raise ValueError("it is beyond the years that there are") from None
 
 
 def run(context: Context) -> Outcome:
@@ -85,13 +106,21 @@ def build(request: BundleRequest, context: Context) -> tuple[BuiltBundle, list[s
     """Stream every source of the request into a bundle in `context.scratch`.
 
     Returns the bundle and the warnings. Raises root-unknown, path-outside-root, source-missing,
-    source-unreadable, source-changed, path-unsupported, entry-collides or nothing-to-bundle.
+    source-unreadable, source-changed, path-unsupported, sources-collide, nothing-to-bundle, or
+    request-invalid where `not_after` has passed.
     """
     sources = []
     for number, label in enumerate(labels(request.sources)):
         with _located(f"sources[{number}]"):
             spec = request.sources[number]
             sources.append(FilesSource(spec, context.settings.roots, label=label))
+    if request.not_after is not None and request.not_after <= datetime.now(UTC):
+        raise SpooldError(
+            errors.REQUEST_INVALID,
+            f"not_after is {format_time(request.not_after)}: nobody would take the bundle",
+            hint="name a time to come, or none",
+            at="not_after",
+        )
     skipping = request.on_error == "skip"
     name = request.name or _name_of(request)
     total = 0
@@ -103,7 +132,7 @@ def build(request: BundleRequest, context: Context) -> tuple[BuiltBundle, list[s
         bundle_id=f"{slug(name)}-{context.digits}",
         compression=request.compression.compression(),
         chunk_size=request.chunk_size,
-        threads=threads(context.settings),
+        threads=threads(context.settings, request.threads),
         report=reporter(context),
         bytes_total=total,
     ) as writer:
@@ -114,6 +143,8 @@ def build(request: BundleRequest, context: Context) -> tuple[BuiltBundle, list[s
             ManifestFields(
                 name=name,
                 created_at=_created_at(),
+                to=tuple(request.to),
+                not_after=request.not_after,
                 request_sha256=context.request_sha256.hex() if context.request_sha256 else None,
                 correlation_id=request.correlation_id,
                 labels=request.labels,
@@ -169,9 +200,10 @@ def reporter(context: Context) -> Report:
     return report
 
 
-def threads(settings: ActionSettings) -> int:
-    """How many threads compress or check frames."""
-    return settings.threads or len(os.sched_getaffinity(0))
+def threads(settings: ActionSettings, wanted: int | None = None) -> int:
+    """How many threads compress or check frames: what is wanted, but no more than configured."""
+    most = settings.threads or len(os.sched_getaffinity(0))
+    return min(wanted or most, most)
 
 
 def _name_of(request: BundleRequest) -> str:

@@ -14,13 +14,24 @@ from spoold.trust import Signer, Trust
 
 
 @dataclass(frozen=True, slots=True)
+class Quotas:
+    """How large a bundle may be that is restored here. None: no limit."""
+
+    max_bytes: int | None = None
+    max_entries: int | None = None
+    max_depth: int | None = None
+    max_expansion: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class ActionSettings:
     """What the configuration says that actions need. `threads` 0 means one a core."""
 
     roots: Mapping[str, Path]
     threads: int = 0
-    max_bundle_bytes: int | None = None
     min_free_bytes: int = 0
+    threshold: int = 1  # how many different trusted keys must have signed a bundle
+    quotas: Quotas = Quotas()
     links: LinkPolicy = LinkPolicy.INSIDE
 
 

@@ -51,13 +51,7 @@ def run(context: Context) -> Outcome:
             report=reporter(context),
         ) as reader,
     ):
-        policy = Policy(
-            site=context.signer.site,
-            now=datetime.now(UTC),
-            codec=_named_codec(context),
-            max_bytes=settings.max_bundle_bytes,
-            free_bytes=_free_bytes(context),
-        )
+        policy = _policy(context)
         head = verify_head(reader.read_head(), context.trust, policy)
         # From here on the bundle is known: only one job restores it, and only once.
         manifest_sha256 = bytes.fromhex(head.manifest_sha256)
@@ -105,6 +99,21 @@ def _named_codec(context: Context) -> Codec | None:
     if context.request is None:
         return named_codec(context.drop)
     return named_codec(RehydrateRequest.model_validate(context.request).bundle.path)
+
+
+def _policy(context: Context) -> Policy:
+    quotas = context.settings.quotas
+    return Policy(
+        site=context.signer.site,
+        now=datetime.now(UTC),
+        threshold=context.settings.threshold,
+        codec=_named_codec(context),
+        max_bytes=quotas.max_bytes,
+        max_entries=quotas.max_entries,
+        max_depth=quotas.max_depth,
+        max_expansion=quotas.max_expansion,
+        free_bytes=_free_bytes(context),
+    )
 
 
 def _free_bytes(context: Context) -> int:

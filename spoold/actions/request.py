@@ -8,6 +8,7 @@ from typing import Annotated, Final, Literal
 
 from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
+from spoold.trust import SITE_NAME
 from spoold.units import parse_duration, parse_size
 
 TYPE: Final = "spoold.request/1"
@@ -28,6 +29,7 @@ Seconds = Annotated[int, BeforeValidator(_seconds, json_schema_input_type=int | 
 # Text that may appear in a signed document.
 Text = Annotated[str, StringConstraints(pattern="^[^\x00-\x1f\x7f-\x9f]*$")]
 Label = Annotated[Text, StringConstraints(max_length=1024)]
+SiteName = Annotated[str, StringConstraints(pattern=f"^{SITE_NAME.pattern}$")]
 LabelName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
 
 

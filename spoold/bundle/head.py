@@ -6,15 +6,15 @@ Nothing in a Head may be believed; `verify_head` is the only way to a VerifiedHe
 import datetime
 import hashlib
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from spoold import canonical, errors
 from spoold.bundle import bagit
-from spoold.bundle.frames import Codec, read_stored
+from spoold.bundle.frames import MAX_HEAD_BYTES, Codec, read_stored, stored
 from spoold.bundle.manifest import Manifest, parse
-from spoold.bundle.members import split_members
+from spoold.bundle.members import member, split_members
 from spoold.bundle.paths import valid_bundle_id
 from spoold.errors import SpooldError
 from spoold.trust import SITE_NAME, Role, Trust, TrustedKey
@@ -122,26 +122,48 @@ def verify_head(head: Head, trust: Trust, policy: Policy) -> VerifiedHead:
     or no-space.
     """
     key = trust.verify(head.manifest_bytes, head.signature, Role.BUNDLE)
-    others = []
-    for key_id, signature in head.further_signatures.items():
-        other = trust.get(key_id)
-        if other is None:
-            continue  # a key nobody here knows counts neither for nor against
-        if not other.fits(signature, head.manifest_bytes):
-            raise SpooldError(
-                errors.SIGNATURE_INVALID, f"the signature of {other.site} ({key_id[:16]})"
-            )
-        if key_id != key.key_id and not other.revoked and Role.BUNDLE in other.roles:
-            others.append(other)
+    others, idle = _further_keys(head, trust, key)
     if 1 + len(others) < policy.threshold:
-        raise SpooldError(
-            errors.THRESHOLD_NOT_MET,
-            f"{1 + len(others)} trusted keys have signed, {policy.threshold} must",
-        )
+        raise _too_few(policy.threshold, [key, *others], idle)
     manifest = parse(head.manifest_bytes)
     _check_identity(head, manifest, key)
     _apply(policy, head, manifest)
     return VerifiedHead(head, manifest, head.manifest_sha256, key, tuple(others))
+
+
+def _further_keys(
+    head: Head, trust: Trust, first: TrustedKey
+) -> tuple[list[TrustedKey], list[str]]:
+    """The further keys that count, each once, and what is to be said of those that do not."""
+    counted: list[TrustedKey] = []
+    idle: list[str] = []
+    for key_id, signature in head.further_signatures.items():
+        key = trust.get(key_id)
+        if key is None:
+            idle.append(f"{key_id[:16]} is not trusted here")
+        elif not key.fits(signature, head.manifest_bytes):
+            raise SpooldError(
+                errors.SIGNATURE_INVALID, f"the signature of {key.site} ({key_id[:16]})"
+            )
+        elif key_id == first.key_id:
+            idle.append(f"{key_id[:16]} counts once")
+        elif key.revoked:
+            idle.append(f"{key_id[:16]} of {key.site} is revoked")
+        elif Role.BUNDLE not in key.roles:
+            idle.append(f"{key_id[:16]} of {key.site} may not sign bundles")
+        else:
+            counted.append(key)
+    return counted, idle
+
+
+def _too_few(threshold: int, counted: list[TrustedKey], idle: list[str]) -> SpooldError:
+    names = ", ".join(f"{key.site} ({key.key_id[:16]})" for key in counted)
+    missing = threshold - len(counted)
+    return SpooldError(
+        errors.THRESHOLD_NOT_MET,
+        f"signed by {names}: {missing} more trusted {'key' if missing == 1 else 'keys'} must sign"
+        + "".join(f"; {why}" for why in idle),
+    )
 
 
 def _name_within(name: bytes, folder: bytes) -> str:
@@ -150,6 +172,28 @@ def _name_within(name: bytes, folder: bytes) -> str:
             errors.BUNDLE_ID_INVALID, f"{canonical.text(name)} is not in {canonical.text(folder)}/"
         )
     return name[len(folder) + 1 :].decode("ascii", "replace")
+
+
+def make_head(codec: Codec, bundle_id: str, contents: Sequence[tuple[str, bytes]]) -> bytes:
+    """The stored frame of these members, named within the bundle's folder.
+
+    Raises manifest-too-large.
+    """
+    raw = b"".join(member(f"{bundle_id}/{name}".encode(), content) for name, content in contents)
+    if len(raw) > MAX_HEAD_BYTES:
+        raise SpooldError(errors.MANIFEST_TOO_LARGE, f"the head would have {len(raw)} bytes")
+    return stored(codec, raw)
+
+
+def check_claims(head: Head) -> Manifest:
+    """The manifest, if it is one and is that of this very head, whoever signed it.
+
+    Raises not-canonical, document-type, field-unknown, manifest-invalid, bundle-id-invalid or
+    codec-mismatch.
+    """
+    manifest = head.claims()
+    _check_place(head, manifest)
+    return manifest
 
 
 def _expect_names(names: list[str]) -> list[str]:
@@ -197,6 +241,10 @@ def _check_identity(head: Head, manifest: Manifest, key: TrustedKey) -> None:
             f"it says {canonical.text(manifest.site)}, its key is that of {key.site}",
             at="from",
         )
+    _check_place(head, manifest)
+
+
+def _check_place(head: Head, manifest: Manifest) -> None:
     if manifest.bundle_id != head.bundle_id:
         raise SpooldError(
             errors.BUNDLE_ID_INVALID,

@@ -15,6 +15,7 @@ from spoold.config.sections import (
     Retention,
     Retry,
     Section,
+    Trust,
     Workers,
 )
 from spoold.spool import Spool
@@ -46,6 +47,7 @@ class Config:
     intake: Intake
     workers: Workers
     retry: Retry
+    trust: Trust
     restore: Restore
     http: Http
     log: Log

@@ -108,6 +108,7 @@ def load(
         intake=file.intake,
         workers=file.workers,
         retry=file.retry,
+        trust=file.trust,
         restore=file.restore,
         http=file.http,
         log=file.log,

@@ -116,6 +116,9 @@ class Workers(Section):
     aging_seconds: Annotated[int, Field(ge=1, le=86400)] = Field(
         default=60, description="priority 1000 is overtaken after 1000 x this"
     )
+    threads: Annotated[int, Field(ge=0, le=1024)] = Field(
+        default=0, description="the most that one attempt may use; 0: one a core"
+    )
 
 
 class Retry(Section):
@@ -136,12 +139,30 @@ class Retry(Section):
         return self
 
 
+class Trust(Section):
+    """Whom to believe, beyond the keys themselves: `spoold keys`."""
+
+    bundle_threshold: Annotated[int, Field(ge=1, le=17)] = Field(
+        default=1, description="how many different trusted keys must have signed a bundle"
+    )
+
+
 class Restore(Section):
-    """How dropped bundles are restored."""
+    """How dropped bundles are restored, and how large each may be; 0: no limit."""
 
     links: Literal["inside", "skip", "any"] = Field(
         default="inside",
         description="symbolic links that may lead out of the tree: refuse the bundle, skip, any",
+    )
+    max_bytes: Size = Field(default=1024**4, description="its content and index")
+    max_entries: Annotated[int, Field(ge=0, le=units.MAX_SIZE)] = Field(
+        default=10_000_000, description="its files, folders and links"
+    )
+    max_depth: Annotated[int, Field(ge=0, le=128)] = Field(
+        default=0, description="segments of a path; the format itself has 128 at most"
+    )
+    max_expansion: Annotated[int, Field(ge=0, le=units.MAX_SIZE)] = Field(
+        default=0, description="what one compressed byte may become; in a file of zeros: 20,000"
     )
 
 
@@ -199,6 +220,7 @@ class File(Section):
     intake: Intake = Intake()
     workers: Workers = Workers()
     retry: Retry = Retry()
+    trust: Trust = Trust()
     restore: Restore = Restore()
     http: Http = Http()
     log: Log = Log()

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import structlog
 
 from spoold import errors, postgres, spool
-from spoold.actions.context import ActionSettings
+from spoold.actions.context import ActionSettings, Quotas
 from spoold.config import Config
 from spoold.errors import SpooldError
 from spoold.intake.settings import Idempotency, IntakeSettings, WriterCheck
@@ -105,9 +105,17 @@ def worker_settings(config: Config) -> WorkerSettings:
 
 def action_settings(config: Config) -> ActionSettings:
     """What the actions are given."""
+    restore = config.restore
     return ActionSettings(
         roots=config.roots,
-        links=LinkPolicy(config.restore.links),
-        max_bundle_bytes=config.intake.max_bundle_bytes,
+        threads=config.workers.threads,
+        links=LinkPolicy(restore.links),
+        threshold=config.trust.bundle_threshold,
+        quotas=Quotas(
+            max_bytes=restore.max_bytes or None,
+            max_entries=restore.max_entries or None,
+            max_depth=restore.max_depth or None,
+            max_expansion=restore.max_expansion or None,
+        ),
         min_free_bytes=config.intake.min_free_bytes,
     )
