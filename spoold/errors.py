@@ -455,13 +455,14 @@ MANIFEST_KEY = _broken(
 THRESHOLD_NOT_MET = _untrusted(
     "threshold-not-met",
     "fewer trusted keys than required have signed",
-    "have the bundle signed by more of the trusted sites",
+    "have it signed at more of the sites that are trusted here: `spoold resign`",
     "H12",
 )
 QUOTA_EXCEEDED = _untrusted(
     "quota-exceeded",
     "the bundle is larger than this site takes",
-    "raise the limit named in the message if a bundle of this size is expected",
+    "raise [restore] max_bytes, max_entries, max_depth or max_expansion, as named in the message, "
+    "if bundles of this size are expected",
     "H89",
 )
 CODEC_MISMATCH = _broken(
@@ -560,10 +561,20 @@ MANIFEST_TOO_LARGE = _code(
     "the manifest does not fit into the 4 MiB of a bundle's head",
     "use fewer or shorter labels, or make several bundles of it",
 )
+ALREADY_SIGNED = _code(
+    "already-signed",
+    "this key has signed the bundle already",
+    "one signature of a key is enough: have another site sign, or name another --key",
+)
+SIGNATURES_FULL = _code(
+    "signatures-full",
+    "the bundle has as many signatures as a bundle can have",
+    "16 further signatures are the limit",
+)
 TARGET_EXISTS = _code(
     "target-exists",
-    "the folder to restore into exists",
-    "move it away, or restore to another place",
+    "what is to be written stands there already",
+    "move it away, write to another place, or restore with --conflict",
 )
 TARGET_COLLIDES = _code(
     "target-collides",

@@ -1,68 +1,135 @@
-"""Restore a bundle into a folder of the caller's choice, whole or not at all.
+"""Restore a bundle into a folder of the caller's choice, verified before anything is visible.
 
-Guarantees: the folder appears by one rename when every byte of the bundle has been verified, also
-where only some entries are wanted.
-Crash: `.<name>.<random>` may stay beside the target; nothing reads it.
+Guarantees: a folder that is not there, or empty, appears by one rename when everything asked for
+has been verified. One that has content is merged into, file by file, and only after the same.
+Crash: `.<name>.<random>` may stay beside the target, or in it where that is a mount; nothing reads
+it. A merge that was cut off has moved some files, each of them whole: run again with
+`Conflict.REPLACE` it comes to its end.
 """
 
 import errno
+import hashlib
 import os
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
-from spoold import errors
-from spoold.bundle import reader
+from spoold import canonical, errors
 from spoold.bundle.entry import Entry, Kind, Report
-from spoold.bundle.reader import Policy, VerifiedHead
+from spoold.bundle.paths import check_sorted, sort_key
+from spoold.bundle.reader import (
+    BundleReader,
+    Discard,
+    Index,
+    Policy,
+    VerifiedHead,
+    Visitor,
+    verify_head,
+)
+from spoold.bundle.scratch import LineSorter
 from spoold.errors import SpooldError
 from spoold.sinks.files import LinkPolicy, TreeSink
+from spoold.sinks.merge import Conflict, merge
+from spoold.sinks.remove import remove_tree
 from spoold.sources.globs import Globs
 from spoold.spool import rename_new, sync_folder
 from spoold.status import show_name
 from spoold.trust import Trust
 
+_SLASH = b"/".hex().encode()  # what the sort key of a folder ends in
 
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Which entries are wanted, by a glob pattern, and how many leading segments they lose."""
+
+    only: Globs | None = None
+    strip: int = 0
+
+    def select(self, entry: Entry) -> Entry | None:
+        """The entry under the path it is to have, or None where it is not wanted."""
+        if self.only is not None and not _matches(self.only, entry):
+            return None
+        if not self.strip:
+            return entry
+        segments = entry.path.split(b"/", self.strip)
+        # What has no more segments than are stripped has no name left.
+        return entry._replace(path=segments[-1]) if len(segments) > self.strip else None
+
+    def measure(self, index: Index, scratch: Path | None) -> "Selected":
+        """Count what is wanted. Raises target-collides where two entries become one path."""
+        found = Selected()
+        sorter = LineSorter(scratch)
+        try:
+            for entry in index.entries():
+                wanted = self.select(entry)
+                if wanted is None:
+                    continue
+                found.entries += 1
+                found.bytes += entry.size
+                if self.strip:
+                    sorter.add(sort_key(wanted))
+            if self.strip:
+                _check_paths(sorter)
+        finally:
+            sorter.close()
+        return found
+
+
+@dataclass(slots=True)
+class Selected:
+    """How many entries are wanted, and the bytes of their content."""
+
+    entries: int = 0
+    bytes: int = 0
+
+
+@dataclass(slots=True)
 class Restorer:
     """One restore. `matched` counts the entries that were wanted, `warnings` what to tell."""
 
-    def __init__(
-        self, target: Path, only: str | None = None, links: LinkPolicy = LinkPolicy.INSIDE
-    ) -> None:
-        self._target = Path(os.path.abspath(target))
-        self._only = None if only is None else Globs([only])
-        self._links = links
-        self.matched = 0
-        self.warnings: tuple[str, ...] = ()
+    target: Path
+    selection: Selection = Selection()
+    links: LinkPolicy = LinkPolicy.INSIDE
+    conflict: Conflict = Conflict.REFUSE
+    owners: bool = False
+    matched: int = 0
+    kept: int = 0
+    replaced: int = 0
+    warnings: tuple[str, ...] = ()
+    _folders: set[bytes] = field(default_factory=set)  # digests of the paths that entries describe
 
     def restore(self, file: BinaryIO, trust: Trust, policy: Policy, report: Report) -> VerifiedHead:
-        """Verify a bundle and make the target of it. Raises target-exists and what `verify` may."""
-        self._check_target()
-        parent = self._target.parent
+        """Verify a bundle and restore what is wanted of it.
+
+        Raises target-exists, target-collides, no-space and what `verify` may.
+        """
+        target = Path(os.path.abspath(self.target))
+        merging = self._is_in_use(target)
+        parent = target.parent
         parent.mkdir(parents=True, exist_ok=True)
-        quarantine = parent / f".{self._target.name[:200]}.{secrets.token_hex(6)}"
-        sink = TreeSink(quarantine, links=self._links)
-        try:
-            visitor = _Filter(self, sink)
-            head = reader.verify(
-                file, trust, policy, visitor=visitor, scratch=parent, report=report, phase="restore"
-            )
-            sink.finish()
-            self.warnings = tuple(sink.warnings)
-            with suppress(FileNotFoundError):
-                self._target.rmdir()  # an empty one
-            rename_new(quarantine, self._target)
-        except OSError as error:
-            sink.abandon()
-            if error.errno in {errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR}:
-                raise self._in_the_way() from error
-            raise
-        except BaseException:
-            sink.abandon()
-            raise
-        sync_folder(parent)
+        # Where the target is a file system of its own, nothing can be renamed into it.
+        home = target if merging and _is_mount(target) else parent
+        quarantine = home / f".{target.name[:200]}.{secrets.token_hex(6)}"
+        with BundleReader(file, scratch=home, report=report, phase="restore") as reader:
+            head = verify_head(reader.read_head(), trust, policy)
+            index = reader.read_index(head, policy)
+            self._measure(index, home)
+            sink = TreeSink(quarantine, links=self.links, owners=self.owners, scratch=home)
+            try:
+                reader.read_payload(index, _Chosen(self, sink))
+                sink.finish()
+                if merging:
+                    self._merge(quarantine, target)
+                else:
+                    self._publish(quarantine, target)
+            except BaseException:
+                sink.abandon()
+                raise
+        self.warnings += tuple(sink.warnings)
         return head
 
     def rehearse(
@@ -73,61 +140,103 @@ class Restorer:
         report: Report,
         show: Callable[[str], None] | None,
     ) -> VerifiedHead:
-        """Verify a bundle and show the lines of the entries that would be restored."""
-        self._check_target()
-        return reader.verify(file, trust, policy, visitor=_Rehearsal(self, show), report=report)
+        """Verify a bundle, then show the lines of the entries that would be restored."""
+        self._is_in_use(Path(os.path.abspath(self.target)))
+        with BundleReader(file, report=report, phase="verify") as reader:
+            head = verify_head(reader.read_head(), trust, policy)
+            index = reader.read_index(head, policy)
+            self.matched = self.selection.measure(index, None).entries
+            reader.read_payload(index, Discard())
+            for entry in index.entries() if show is not None else ():
+                if show is not None and (wanted := self.selection.select(entry)) is not None:
+                    show(_line(wanted))
+        return head
 
-    def wants(self, entry: Entry) -> bool:
-        """Whether an entry is wanted; each is asked about once."""
-        wanted = self._only is None or _matches(self._only, entry)
-        self.matched += wanted
-        return wanted
+    def note(self, folder: Entry) -> None:
+        """Remember a folder whose mode and times are to be set where it stands already."""
+        if self.conflict is Conflict.REPLACE:
+            self._folders.add(_digest(folder.path))
 
-    def _check_target(self) -> None:
+    def _measure(self, index: Index, home: Path) -> None:
+        wanted = self.selection.measure(index, home)
+        self.matched = wanted.entries
+        disk = os.statvfs(home)
+        if wanted.bytes > disk.f_bavail * disk.f_frsize:
+            raise SpooldError(
+                errors.NO_SPACE,
+                f"{wanted.bytes} bytes are wanted, {disk.f_bavail * disk.f_frsize} are free",
+                hint="free some space, or restore a part with --only",
+            )
+
+    def _is_in_use(self, target: Path) -> bool:
+        """Whether there is something to merge with. Raises target-exists where none may be."""
+        if target.is_symlink():
+            raise _in_the_way(target, "is a symbolic link: name the folder itself")
         try:
-            if any(self._target.iterdir()):
-                raise self._in_the_way()
+            with os.scandir(target) as found:
+                full = next(found, None) is not None
         except FileNotFoundError:
-            pass
+            return False
         except NotADirectoryError as error:
-            raise self._in_the_way() from error
+            raise _in_the_way(target, "is no folder") from error
+        if full and self.conflict is Conflict.REFUSE:
+            raise _in_the_way(target, "is there and not empty")
+        return full or _is_mount(target)
 
-    def _in_the_way(self) -> SpooldError:
-        return SpooldError(errors.TARGET_EXISTS, f"{self._target} is there and not empty")
+    def _publish(self, quarantine: Path, target: Path) -> None:
+        try:
+            with suppress(FileNotFoundError):
+                target.rmdir()  # an empty one
+            rename_new(quarantine, target)
+        except OSError as error:
+            if error.errno in {errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR}:
+                raise _in_the_way(target, "is there and not empty") from error
+            raise
+        sync_folder(target.parent)
+
+    def _merge(self, quarantine: Path, target: Path) -> None:
+        quarantine.chmod(0o700)
+        done = merge(
+            quarantine,
+            target,
+            self.conflict,
+            described=lambda path: _digest(path) in self._folders,
+            owners=self.owners,
+        )
+        self.kept, self.replaced = done.kept, done.replaced
+        if done.kept:
+            self.warnings += (f"{done.kept} names stood there and were kept as they were",)
+        remove_tree(quarantine)
 
 
-def _matches(globs: Globs, entry: Entry) -> bool:
-    """Whether a pattern matches the entry, or a folder that it stands in."""
-    path = os.fsdecode(entry.path)
-    if globs.match(path, folder=entry.kind is Kind.DIR):
-        return True
-    cuts = (at for at, character in enumerate(path) if character == "/")
-    return any(globs.match(path[:cut], folder=True) for cut in cuts)
+class _Chosen:
+    """A visitor that passes on the wanted entries only, under the paths they shall have."""
 
-
-class _Filter:
-    """A visitor that passes on the wanted entries only."""
-
-    def __init__(self, restorer: Restorer, sink: TreeSink) -> None:
+    def __init__(self, restorer: Restorer, sink: Visitor) -> None:
         self._restorer = restorer
         self._sink = sink
         self._passing = False
 
     def entry(self, entry: Entry) -> None:
         """A folder or a symbolic link."""
-        if self._restorer.wants(entry):
-            self._sink.entry(entry)
+        wanted = self._restorer.selection.select(entry)
+        if wanted is not None:
+            if wanted.kind is Kind.DIR:
+                self._restorer.note(wanted)
+            self._sink.entry(wanted)
 
     def whole(self, entry: Entry, content: memoryview) -> None:
         """A file whose hash matched."""
-        if self._restorer.wants(entry):
-            self._sink.whole(entry, content)
+        wanted = self._restorer.selection.select(entry)
+        if wanted is not None:
+            self._sink.whole(wanted, content)
 
     def begin(self, entry: Entry) -> None:
         """A file that comes in pieces."""
-        self._passing = self._restorer.wants(entry)
-        if self._passing:
-            self._sink.begin(entry)
+        wanted = self._restorer.selection.select(entry)
+        self._passing = wanted is not None
+        if wanted is not None:
+            self._sink.begin(wanted)
 
     def write(self, content: memoryview) -> None:
         """The next piece."""
@@ -140,33 +249,49 @@ class _Filter:
             self._sink.commit()
 
 
-class _Rehearsal:
-    """A visitor that shows what would be restored and keeps nothing."""
+def _matches(globs: Globs, entry: Entry) -> bool:
+    """Whether a pattern matches the entry, or a folder that it stands in."""
+    path = os.fsdecode(entry.path)
+    if globs.match(path, folder=entry.kind is Kind.DIR):
+        return True
+    cuts = (at for at, character in enumerate(path) if character == "/")
+    return any(globs.match(path[:cut], folder=True) for cut in cuts)
 
-    def __init__(self, restorer: Restorer, show: Callable[[str], None] | None) -> None:
-        self._restorer = restorer
-        self._show = show
 
-    def entry(self, entry: Entry) -> None:
-        """A folder or a symbolic link."""
-        self._tell(entry)
+def _check_paths(sorter: LineSorter) -> None:
+    """Refuse two entries of one path; a folder may be there as often as it likes."""
 
-    def whole(self, entry: Entry, content: memoryview) -> None:
-        """A file whose hash matched."""
-        self._tell(entry)
+    def once_each() -> Iterator[bytes]:
+        last = b""
+        for line in sorter:
+            if line != last or not line.endswith(_SLASH):
+                yield line
+            last = line
 
-    def begin(self, entry: Entry) -> None:
-        """A file that comes in pieces."""
-        self._tell(entry)
+    try:
+        check_sorted(once_each())
+    except SpooldError as error:
+        raise SpooldError(
+            errors.TARGET_COLLIDES,
+            f"with leading folders stripped, {error.message}",
+            hint="strip fewer of them, or restore a part with --only",
+            at=error.at,
+        ) from error
 
-    def write(self, content: memoryview) -> None:
-        """The next piece."""
 
-    def commit(self) -> None:
-        """The hash of the file that came in pieces matched."""
+def _line(entry: Entry) -> str:
+    target = f" -> {show_name(entry.target)[0]}" if entry.target is not None else ""
+    size = str(entry.size) if entry.kind is Kind.FILE else entry.kind.value
+    return f"{entry.mode:04o} {size:>12} {show_name(entry.path)[0]}{target}"
 
-    def _tell(self, entry: Entry) -> None:
-        if self._restorer.wants(entry) and self._show is not None:
-            target = f" -> {show_name(entry.target)[0]}" if entry.target is not None else ""
-            size = str(entry.size) if entry.kind is Kind.FILE else entry.kind.value
-            self._show(f"{entry.mode:04o} {size:>12} {show_name(entry.path)[0]}{target}")
+
+def _digest(path: bytes) -> bytes:
+    return hashlib.blake2b(path, digest_size=16).digest()
+
+
+def _is_mount(path: Path) -> bool:
+    return path.is_dir() and path.stat().st_dev != path.parent.stat().st_dev
+
+
+def _in_the_way(target: Path, why: str) -> SpooldError:
+    return SpooldError(errors.TARGET_EXISTS, f"{canonical.text(str(target))} {why}")

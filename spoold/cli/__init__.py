@@ -52,9 +52,12 @@ COMMANDS: Final = {
     ),
     "Bundles": (
         _Entry("build", "requests:build", "Build a bundle from a request, without the queue."),
-        _Entry("inspect", "bundles:inspect", "What a bundle says of itself; reads the head only."),
+        _Entry(
+            "inspect", "inspecting:inspect", "What a bundle says of itself; reads the head only."
+        ),
         _Entry("verify", "bundles:verify", "Check a bundle, every byte of it."),
-        _Entry("restore", "bundles:restore", "Verify a bundle and restore its files."),
+        _Entry("resign", "bundles:resign", "Add this site's signature to a bundle."),
+        _Entry("restore", "restoring:restore", "Verify a bundle and restore its files."),
     ),
     "Other": (
         _Entry("schema", "schema:schema", "JSON Schemas of requests, statuses and manifests."),

@@ -63,7 +63,7 @@ def error(failure: SpooldError, *, as_json: bool) -> None:
     note(f"  fix: {failure.hint}")
 
 
-def error_document(failure: SpooldError) -> dict[str, object]:
+def error_document(failure: SpooldError) -> dict[str, canonical.Json]:
     """The `error` object, as status files have it."""
     return {
         "code": failure.code.name,

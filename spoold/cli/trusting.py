@@ -1,11 +1,103 @@
 """The keys that a command believes: the spool's trust store and its own, or those named."""
 
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
 
-from spoold import errors, trust
+import click
+
+from spoold import errors, trust, units
 from spoold.cli import options
 from spoold.errors import SpooldError
 from spoold.spool import Spool
+
+if TYPE_CHECKING:
+    from spoold.bundle.reader import Policy, VerifiedHead
+
+BUNDLE_FILE = click.Path(path_type=Path, allow_dash=True)
+_MAX_THRESHOLD = 17  # the primary signature and sixteen further ones
+
+
+def key_options(command: options.Command) -> options.Command:
+    """`--key`, `--site` and `--spool`: whom to believe."""
+    key = click.option(
+        "--key",
+        "keys",
+        multiple=True,
+        type=options.EXISTING,
+        metavar="PEM",
+        help="Believe this public key instead of the spool's trust store; repeatable.",
+    )
+    site = click.option("--site", metavar="NAME", help="The site whose keys --key names.")
+    return key(site(options.spool_option(command)))
+
+
+def threshold_option(command: Callable[..., int]) -> Callable[..., int]:
+    """`--threshold`."""
+    return click.option(
+        "--threshold",
+        type=click.IntRange(1, _MAX_THRESHOLD),
+        metavar="N",
+        help="How many different trusted keys must have signed; else [trust] bundle_threshold.",
+    )(command)
+
+
+@dataclass(frozen=True, slots=True)
+class Keyring:
+    """Whom to believe, as which site, and how many of them must agree."""
+
+    trust: trust.Trust
+    site: str | None = None  # this site; None where no spool is asked
+    threshold: int = 1
+
+    def policy(self, bundle: Path, threshold: int | None = None) -> "Policy":
+        """What is asked of a bundle now."""
+        from datetime import UTC, datetime
+
+        from spoold.bundle.reader import Policy, named_codec
+
+        return Policy(
+            site=self.site,
+            now=datetime.now(UTC),
+            threshold=threshold or self.threshold,
+            codec=named_codec(bundle),
+        )
+
+
+def keyring(keys: tuple[Path, ...], site: str | None, spool_path: Path | None) -> Keyring:
+    """The keys named, else those of the spool. Raises spool-missing where there is neither."""
+    if keys:
+        if site is None:
+            raise click.UsageError("--key needs --site: a key is believed as that of one site")
+        return Keyring(trust_in(keys, site))
+    if site is not None:
+        raise click.UsageError("--site names the site of --key: give both")
+    here = options.resolve_spool(option=spool_path)
+    try:
+        options.require_folders(here)
+    except SpooldError as error:
+        raise SpooldError(
+            errors.SPOOL_MISSING,
+            f"{error.message}, and no key is named",
+            hint="believe a key with --key PEM --site NAME, or name a spool with --spool",
+        ) from error
+    config = options.load_config(here)
+    return Keyring(trust_of(here), config.site, config.trust.bundle_threshold)
+
+
+@contextmanager
+def opened(bundle: Path) -> Iterator[BinaryIO]:
+    """The bundle, or the standard input for `-`."""
+    from spoold.bundle import reader
+
+    if str(bundle) == "-":
+        yield sys.stdin.buffer
+        return
+    with reader.open_bundle(bundle) as file:
+        yield file
 
 
 def trust_of(spool: Spool, *, own_site: str | None = None) -> trust.Trust:
@@ -17,10 +109,11 @@ def trust_of(spool: Spool, *, own_site: str | None = None) -> trust.Trust:
         keys = list(trust.load_trust(spool))
     except PermissionError:  # a dropper: the site's own key is for everybody
         keys = []
+    own = None
     if spool.public_key.exists():
         pem = spool.public_key.read_bytes()
-        keys.append(trust.trusted_key(pem, _own_site(spool, own_site), str(spool.public_key)))
-    return trust.Trust(keys)
+        own = trust.trusted_key(pem, _own_site(spool, own_site), str(spool.public_key))
+    return trust.with_own(keys, own)
 
 
 def trust_in(files: tuple[Path, ...], site: str) -> trust.Trust:
@@ -34,6 +127,35 @@ def trust_in(files: tuple[Path, ...], site: str) -> trust.Trust:
                 errors.KEY_UNUSABLE, f"{file}: {error.strerror}", hint="name a readable PEM file"
             ) from error
     return trust.Trust(keys)
+
+
+def document(head: "VerifiedHead") -> dict[str, object]:
+    """A verified head, for `--json`."""
+    manifest = head.manifest
+    return {
+        "bundle_id": manifest.bundle_id,
+        "from": manifest.site,
+        "created_at": manifest.created_at,
+        "manifest_sha256": head.manifest_sha256,
+        "entries": manifest.entries.count,
+        "bytes": manifest.totals.bytes,
+        "signed_by": {"site": head.signed_by.site, "key_id": head.signed_by.key_id},
+        "also_signed_by": [{"site": key.site, "key_id": key.key_id} for key in head.also_signed_by],
+    }
+
+
+def facts(head: "VerifiedHead") -> dict[str, str | None]:
+    """A verified head, for people."""
+    manifest = head.manifest
+    others = ", ".join(f"{key.site} ({key.key_id[:16]})" for key in head.also_signed_by)
+    return {
+        "bundle": manifest.bundle_id,
+        "from": f"{head.signed_by.site}, key {head.signed_by.key_id[:16]}",
+        "also by": others or None,
+        "created": manifest.created_at,
+        "content": f"{manifest.entries.count} entries, {units.show_size(manifest.totals.bytes)}",
+        "manifest": head.manifest_sha256,
+    }
 
 
 def _own_site(spool: Spool, fallback: str | None) -> str:

@@ -1,0 +1,212 @@
+"""A finished tree moved into a folder that has content already, name by name.
+
+Both trees are walked through handles of folders that were opened without following links: a link
+that stands in the target is an obstacle like a file, it is never gone through.
+
+Guarantees: what is moved is whole and replaces one name at a time, atomically; where folders and
+files would have to give way to each other, nothing is moved at all; when `merge` returns, all of it
+is durable.
+Not guaranteed: that all of it appears at one instant, as it does where there is no target yet.
+Crash: some names are moved, the others still stand in the source tree, which stays. The same merge
+again, with REPLACE, brings the target to the same end.
+"""
+
+import enum
+import errno
+import os
+import stat
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from spoold import canonical, errors
+from spoold.errors import SpooldError
+from spoold.sinks.places import FOLDER_FLAGS
+from spoold.spool import rename_new, sync_file_system
+
+
+class Conflict(enum.StrEnum):
+    """What becomes of a name that stands in the target already."""
+
+    REFUSE = "refuse"  # nothing is restored
+    SKIP = "skip"  # what stands there stays
+    REPLACE = "replace"  # a file or link gives way to a file or link
+
+
+@dataclass(slots=True)
+class Merged:
+    """How many names stood in the target: kept as they were, or replaced."""
+
+    kept: int = 0
+    replaced: int = 0
+
+
+def merge(
+    source: Path,
+    target: Path,
+    conflict: Conflict,
+    *,
+    described: Callable[[bytes], bool],
+    owners: bool = False,
+) -> Merged:
+    """Move what is in `source` into `target`, which is a folder on the same file system.
+
+    `described` says of a folder's path whether its mode and times are to be set where it stands
+    already (with REPLACE only). Raises target-exists before anything is moved, later disk-error or
+    no-space.
+    """
+    here = os.open(source, FOLDER_FLAGS)
+    try:
+        there = os.open(target, FOLDER_FLAGS)
+        try:
+            if conflict is not Conflict.SKIP:
+                _check(here, there, target, conflict)
+            mover = _Mover(conflict, described, owners)
+            mover.move_all(here, there, b"")
+            sync_file_system(target)
+        finally:
+            os.close(there)
+    finally:
+        os.close(here)
+    return mover.done
+
+
+def _check(here: int, there: int, target: Path, conflict: Conflict) -> None:
+    found = _obstacles(here, there, b"", conflict)
+    if (first := next(found, None)) is not None:
+        shown = canonical.text(first)
+        why = "it is there" if conflict is Conflict.REFUSE else "a folder cannot replace a file"
+        raise SpooldError(
+            errors.TARGET_EXISTS, f"{canonical.text(str(target))}/{shown}: {why}", at=shown
+        )
+
+
+def _obstacles(here: int, there: int, above: bytes, conflict: Conflict) -> Iterator[bytes]:
+    for name, is_folder in _names(here):
+        standing = _mode(there, name)
+        if standing is None:
+            continue
+        if is_folder and stat.S_ISDIR(standing):
+            with _own_folder(here, name) as (inner, _), _standing_folder(there, name) as other:
+                yield from _obstacles(inner, other, above + name + b"/", conflict)
+        elif conflict is Conflict.REFUSE or is_folder or stat.S_ISDIR(standing):
+            yield above + name
+
+
+@dataclass(slots=True)
+class _Mover:
+    conflict: Conflict
+    described: Callable[[bytes], bool]
+    owners: bool
+    done: Merged = field(default_factory=Merged)
+
+    def move_all(self, here: int, there: int, above: bytes) -> None:
+        for name, is_folder in _names(here):
+            path = above + name
+            try:
+                standing = _mode(there, name)
+                if standing is None:
+                    self._move_new(here, there, name, is_folder=is_folder)
+                elif is_folder and stat.S_ISDIR(standing):
+                    self._go_into(here, there, path, name)
+                else:
+                    self._meet(here, there, name)
+            except OSError as error:
+                raise _failure(path, error) from error
+
+    def _go_into(self, here: int, there: int, path: bytes, name: bytes) -> None:
+        with _own_folder(here, name) as (inner, status), _standing_folder(there, name) as other:
+            self.move_all(inner, other, path + b"/")
+            if self.conflict is Conflict.REPLACE and self.described(path):
+                if self.owners:
+                    os.fchown(other, status.st_uid, status.st_gid)
+                os.fchmod(other, stat.S_IMODE(status.st_mode))
+                os.utime(other, ns=(status.st_mtime_ns, status.st_mtime_ns))
+
+    def _move_new(self, here: int, there: int, name: bytes, *, is_folder: bool) -> None:
+        with _movable(here, name) if is_folder else nullcontext():
+            try:
+                # The handles' own paths: renameat2(2) with a flag is at hand for paths only.
+                rename_new(_through(here, name), _through(there, name))
+            except FileExistsError:  # somebody was faster
+                if is_folder and self.conflict is not Conflict.SKIP:
+                    raise
+                self._meet(here, there, name)
+
+    def _meet(self, here: int, there: int, name: bytes) -> None:
+        if self.conflict is Conflict.SKIP:
+            self.done.kept += 1
+            return
+        if self.conflict is Conflict.REFUSE:
+            raise FileExistsError(errno.EEXIST, "it is there")
+        os.replace(name, name, src_dir_fd=here, dst_dir_fd=there)
+        self.done.replaced += 1
+
+
+def _names(folder: int) -> list[tuple[bytes, bool]]:
+    with os.scandir(folder) as found:
+        return sorted(
+            (os.fsencode(item.name), item.is_dir(follow_symlinks=False)) for item in found
+        )
+
+
+def _mode(folder: int, name: bytes) -> int | None:
+    try:
+        return os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode
+    except FileNotFoundError:
+        return None
+
+
+def _through(folder: int, name: bytes) -> bytes:
+    return f"/proc/self/fd/{folder}/".encode() + name
+
+
+@contextmanager
+def _own_folder(parent: int, name: bytes) -> Iterator[tuple[int, os.stat_result]]:
+    """A folder of the source tree, whatever its mode, with the status it shall have."""
+    status = os.stat(name, dir_fd=parent, follow_symlinks=False)
+    if status.st_mode & 0o700 != 0o700:
+        os.chmod(name, stat.S_IMODE(status.st_mode) | 0o700, dir_fd=parent)
+    descriptor = os.open(name, FOLDER_FLAGS, dir_fd=parent)
+    try:
+        yield descriptor, status
+    finally:
+        os.fchmod(descriptor, stat.S_IMODE(status.st_mode))
+        os.close(descriptor)
+
+
+@contextmanager
+def _standing_folder(parent: int, name: bytes) -> Iterator[int]:
+    descriptor = os.open(name, FOLDER_FLAGS, dir_fd=parent)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def _movable(here: int, name: bytes) -> Iterator[None]:
+    """Renaming a folder into another one needs leave to write in itself."""
+    status = os.stat(name, dir_fd=here, follow_symlinks=False)
+    mode = stat.S_IMODE(status.st_mode)
+    if mode & 0o200:
+        yield
+        return
+    os.chmod(name, mode | 0o700, dir_fd=here)
+    descriptor = os.open(name, FOLDER_FLAGS, dir_fd=here)
+    try:
+        yield
+    finally:
+        os.fchmod(descriptor, mode)
+        os.close(descriptor)
+
+
+def _failure(path: bytes, error: OSError) -> SpooldError:
+    shown = canonical.text(path)
+    if isinstance(error, FileExistsError | NotADirectoryError):
+        return SpooldError(errors.TARGET_EXISTS, f"{shown}: {error.strerror}", at=shown)
+    full = error.errno in {errno.ENOSPC, errno.EDQUOT}
+    return SpooldError(
+        errors.NO_SPACE if full else errors.DISK_ERROR, f"{shown}: {error.strerror}", at=shown
+    )
