@@ -16,9 +16,9 @@ from spoold.intake.settings import Idempotency, IntakeSettings, WriterCheck
 from spoold.queue import binding, migrate
 from spoold.queue.database import Database
 from spoold.queue.job import RetryPolicy
+from spoold.queue.patience import patiently
 from spoold.sinks.files import LinkPolicy
 from spoold.spool import Spool
-from spoold.worker.session import patiently
 from spoold.worker.settings import WorkerSettings
 
 log = structlog.get_logger()

@@ -1,9 +1,8 @@
 """Publishing as one story: plan, record, place, finish; and taking it up again after a crash."""
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Protocol, TypeVar
 
 from spoold import canonical, errors
 from spoold.canonical import Document
@@ -11,6 +10,7 @@ from spoold.errors import SpooldError
 from spoold.publish.place import Placement
 from spoold.publish.plan import TOGETHER, Ending, Made, Name, Planner, shown, target_path
 from spoold.queue.job import Begun, Claim, Job, Publication, State
+from spoold.queue.patience import patiently
 from spoold.queue.rows import error_document
 from spoold.queue.store import Store
 from spoold.spool import Folder, Spool
@@ -18,27 +18,15 @@ from spoold.status import TYPE as STATUS_TYPE
 from spoold.status import Host, claimed_name, status_name
 from spoold.trust import Role, Signer, Trust
 
-Result = TypeVar("Result")
-
-
-class Patience(Protocol):
-    """Calls an operation again until the database has answered it."""
-
-    def __call__(self, operation: Callable[[], Result]) -> Result:
-        """Return what the operation returned in the end."""
-
 
 class Publisher:
     """Publishes the jobs of one spool. `publish` and `resume` return False for a lost claim."""
 
-    def __init__(
-        self, tree: Spool, store: Store, host: Host, signer: Signer, patiently: Patience
-    ) -> None:
+    def __init__(self, tree: Spool, store: Store, host: Host, signer: Signer) -> None:
         self._tree = tree
         self._store = store
         self._signer = signer
         self._planner = Planner(tree, host, signer)
-        self._patiently = patiently
 
     def publish(
         self,
@@ -80,8 +68,8 @@ class Publisher:
     def _begin(self, claim: Claim, publication: Publication) -> Begun:
         """Step (2)."""
         if claim.job.state is State.PUBLISHING:  # rejected, cancelled, used up: no document yet
-            return self._patiently(lambda: self._store.amend_publishing(claim, publication))
-        return self._patiently(lambda: self._store.begin_publishing(claim, publication))
+            return patiently(self._store.amend_publishing, claim, publication)
+        return patiently(self._store.begin_publishing, claim, publication)
 
     def _carry_out(self, claim: Claim, scratch: Path, publication: Publication) -> bool:
         while True:
@@ -95,7 +83,7 @@ class Publisher:
             document = dict(_parsed(publication.final_document))
             del document["signatures"]
             renamed = self._planner.rename(claim.job, scratch, publication, document, foreign)
-            amended = self._patiently(lambda: self._store.amend_publishing(claim, renamed))  # noqa: B023
+            amended = patiently(self._store.amend_publishing, claim, renamed)
             if amended is not Begun.BEGUN:
                 return False
             publication = renamed
@@ -104,15 +92,12 @@ class Publisher:
 
     def _names_of_others(self, job: Job, publication: Publication) -> set[Name]:
         """The names that earlier jobs have published under, even if their files are gone."""
-        holders = {
-            name: self._patiently(lambda: self._store.published_by(*name))  # noqa: B023
-            for name in publication.names
-        }
+        holders = {name: patiently(self._store.published_by, *name) for name in publication.names}
         return {name for name, holder in holders.items() if holder and holder.id != job.id}
 
     def _finish(self, claim: Claim) -> bool:
         """Step (7)."""
-        return self._patiently(lambda: self._store.finish(claim))
+        return patiently(self._store.finish, claim)
 
     def _restored_problem(
         self, job: Job, made: Sequence[Made], result: Document | None
@@ -137,10 +122,10 @@ class Publisher:
         return None
 
     def _holder(self, made: Made) -> Job | None:
-        return self._patiently(lambda: self._store.published_by(made.folder, made.name))
+        return patiently(self._store.published_by, made.folder, made.name)
 
     def _give_up(self, holder: Job, made: Made) -> None:
-        self._patiently(lambda: self._store.unpublish(holder.id, made.folder, made.name))
+        patiently(self._store.unpublish, holder.id, made.folder, made.name)
 
     def _standing_final(self, job: Job) -> Publication | None:
         """A signed final of this job that stands on disk while its drop is gone.

@@ -25,6 +25,7 @@ from spoold.errors import SpooldError
 from spoold.publish import Ending, Made, Publisher
 from spoold.publish.plan import shown
 from spoold.queue.job import Claim, Job, Key, RetryPolicy, State, Waiting, may_retry, retry_delay
+from spoold.queue.patience import patiently
 from spoold.queue.rows import error_document
 from spoold.queue.store import Store
 from spoold.spool import Folder, Spool
@@ -32,7 +33,6 @@ from spoold.status import Host, claimed_name
 from spoold.trust import Signer, Trust
 from spoold.worker import scratch as scratch_folder
 from spoold.worker.live import LiveStatus
-from spoold.worker.session import patiently
 
 log = structlog.get_logger()
 
@@ -134,7 +134,7 @@ class Attempt:
             raise SpooldError(errors.INTERNAL, f"{type(error).__name__}: {error}") from error
 
     def _take_key(self, key: bytes, content_sha256: bytes) -> None:
-        answer = patiently(lambda: self.store.take_key(self.claim, key, content_sha256))
+        answer = patiently(self.store.take_key, self.claim, key, content_sha256)
         match answer.verdict:
             case Key.TAKEN | Key.OTHER:
                 return
@@ -162,7 +162,7 @@ class Attempt:
             case Waiting.WAITING:
                 return Became.WAITS, None
             case Waiting.HOLDER_GONE:  # it ended in between: this job's turn comes at once
-                patiently(lambda: self.store.release(self.claim))
+                patiently(self.store.release, self.claim)
                 return Became.WAITS, None
             case Waiting.LOST:
                 return Became.LOST, None
@@ -170,7 +170,7 @@ class Attempt:
                 assert_never(waiting)
 
     def _duplicate_of(self, first: uuid.UUID) -> Ending:
-        job = patiently(lambda: self.store.get(first))
+        job = patiently(self.store.get, first)
         return Ending(State.DUPLICATE, {"duplicate_of": str(first), "stands": stands(job)})
 
     def _fail(self, scratch: Path, error: SpooldError) -> tuple[Became, Ending | None]:
@@ -184,16 +184,14 @@ class Attempt:
         self.live.scheduled(job, scratch, error, datetime.now(UTC) + timedelta(seconds=delay))
         scratch_folder.end(self.site.tree, scratch)
         self.let_go()
-        kept = patiently(lambda: self.store.retry(self.claim, document, delay))
+        kept = patiently(self.store.retry, self.claim, document, delay)
         return (Became.RETRIED if kept else Became.LOST), None
 
     def _publish(
         self, scratch: Path, ending: Ending, made: Sequence[Made] = (), *, resume: bool = False
     ) -> tuple[Became, Ending | None]:
         """Publish; what stands in the way is tried again for ever, by whoever claims it then."""
-        publisher = Publisher(
-            self.site.tree, self.store, self.site.host, self.site.signer, patiently
-        )
+        publisher = Publisher(self.site.tree, self.store, self.site.host, self.site.signer)
         try:
             if resume:
                 kept = publisher.resume(self.claim, scratch)
@@ -216,7 +214,7 @@ class Attempt:
             return Became.DEFERRED, None
         # No document yet: its own disk was full. The attempt is made again, and not counted.
         time.sleep(_PUBLISH_AGAIN_SECONDS)
-        kept = patiently(lambda: self.store.release(self.claim))
+        kept = patiently(self.store.release, self.claim)
         return (Became.RETRIED if kept else Became.LOST), None
 
 

@@ -26,11 +26,11 @@ from spoold.errors import SpooldError
 from spoold.queue.database import Database
 from spoold.queue.job import Claim
 from spoold.queue.listen import Channel, Listener
+from spoold.queue.patience import patiently
 from spoold.queue.store import Store
 from spoold.worker.attempt import Attempt, Became, Site
 from spoold.worker.live import LiveStatus
 from spoold.worker.published import Published
-from spoold.worker.session import patiently
 from spoold.worker.settings import WorkerSettings
 
 log = structlog.get_logger()

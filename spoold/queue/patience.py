@@ -1,8 +1,8 @@
-"""A worker's patience with the database: what must be recorded is tried until it is."""
+"""Patience with the database: what must be recorded is tried until it is."""
 
 import time
 from collections.abc import Callable
-from typing import TypeVar
+from typing import ParamSpec, TypeVar
 
 import structlog
 
@@ -11,13 +11,16 @@ from spoold.errors import SpooldError
 
 log = structlog.get_logger()
 
+Parameters = ParamSpec("Parameters")
 Result = TypeVar("Result")
 
 _FIRST_PAUSE_SECONDS = 0.2
 _LONGEST_PAUSE_SECONDS = 5.0
 
 
-def patiently(operation: Callable[[], Result]) -> Result:
+def patiently(
+    operation: Callable[Parameters, Result], *args: Parameters.args, **kwargs: Parameters.kwargs
+) -> Result:
     """Call an operation until the database has answered it; other errors pass through.
 
     It may run twice where the answer was lost: the statements are guarded, so that the second
@@ -26,7 +29,7 @@ def patiently(operation: Callable[[], Result]) -> Result:
     pause = _FIRST_PAUSE_SECONDS
     while True:
         try:
-            return operation()
+            return operation(*args, **kwargs)
         except SpooldError as error:
             if error.code is not errors.DATABASE_AWAY:
                 raise
