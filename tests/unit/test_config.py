@@ -7,6 +7,8 @@ import pytest
 
 from spoold import config, errors
 from spoold.config.lines import key_lines, line_of
+from spoold.config.sections import SECTIONS
+from spoold.daemon.wiring import action_settings
 from spoold.errors import SpooldError
 from spoold.spool import Spool
 
@@ -54,6 +56,8 @@ def test_an_empty_file_is_valid_and_means_the_defaults(spool: Spool) -> None:
     assert found.retry.max_attempts == 5
     assert found.http.address() == ("127.0.0.1", 9094)
     assert found.retention.jobs == 0
+    assert found.trust.bundle_threshold == 1
+    assert (found.restore.links, found.restore.max_bytes) == ("inside", 1024**4)
     assert found.signing_key == spool.root / ".spoold/keys/signing.pem"
 
 
@@ -68,7 +72,7 @@ def test_the_template_with_its_comments_taken_away_gives_the_defaults(spool: Spo
     write(spool, text)
     bare = load(spool)
     assert everything.roots == {"evidence": Path("/srv/evidence")}
-    for name in ("site", "database_url", "intake", "workers", "retry", "http", "log", "retention"):
+    for name in ("site", "database_url", *SECTIONS):
         assert getattr(everything, name) == getattr(bare, name)
     commented = {key for key in bare.origins if bare.origins[key].kind == "default"}
     assert commented == set(bare.origins) - {"site"}
@@ -194,6 +198,37 @@ def test_sizes_and_durations_are_read_from_everywhere(spool: Spool) -> None:
     assert found.intake.min_free_bytes == 2 * 1024**3
     assert found.intake.max_bundle_bytes == 5000
     assert found.intake.max_request_bytes == 2048
+
+
+def test_quotas_of_0_are_none_and_others_reach_the_actions(spool: Spool) -> None:
+    write(
+        spool,
+        """
+[restore]
+max_bytes = "0"
+max_entries = 5
+max_depth = 7
+links = "skip"
+[trust]
+bundle_threshold = 2
+[workers]
+threads = 3
+[intake]
+min_free_bytes = 11
+""",
+    )
+    settings = action_settings(load(spool, {"SPOOLD_RESTORE_MAX_EXPANSION": "100"}))
+    quotas = settings.quotas
+    assert (quotas.max_bytes, quotas.max_entries) == (None, 5)
+    assert (quotas.max_depth, quotas.max_expansion) == (7, 100)
+    assert (settings.threshold, settings.threads, settings.links.value) == (2, 3, "skip")
+    assert settings.min_free_bytes == 11
+
+
+@pytest.mark.parametrize("text", ["bundle_threshold = 0", "bundle_threshold = 18", "role = 1"])
+def test_a_threshold_that_no_bundle_could_meet_is_refused(spool: Spool, text: str) -> None:
+    write(spool, f"[trust]\n{text}\n")
+    assert "trust." in refusal(spool)
 
 
 def test_the_database_url_comes_from_a_file_first_then_a_credential(
