@@ -6,8 +6,7 @@ Guarantees: a name made by `rename_new` never replaced another file; after `sync
 the names in that folder survive a power cut; `write_durable` leaves either the whole new content
 or what was there before.
 Not guaranteed: anything on network file systems, which `faults` reports.
-Crash: a temporary file made by `write_durable` may stay behind; its next call with the same
-target overwrites it.
+Crash: `.<name>.<process id>.tmp` may stay beside what `write_durable` was to replace.
 """
 
 import ctypes
@@ -295,7 +294,13 @@ def _sync(path: str | os.PathLike[str], flags: int) -> None:
 
 def write_durable(path: Path, content: bytes, *, mode: int = 0o644) -> None:
     """Replace a file's content for good: write beside it, fsync, rename, fsync the folder."""
-    replace_content(path, content, path.with_name(f".{path.name}.tmp"), mode=mode, durable=True)
+    # A name of its own: two processes may do this at once.
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        replace_content(path, content, temporary, mode=mode, durable=True)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
     sync_folder(path.parent)
 
 

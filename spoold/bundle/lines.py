@@ -20,14 +20,14 @@ MAX_LINE_BYTES: Final = 4 * 1024 * 1024
 MAX_TARGET_BYTES: Final = 4095
 
 _FORBIDDEN = re.compile("[\x00-\x1f\x7f-\x9f]")
-_STRING = r'"([^"\\\x00-\x1f\x7f-\x9f]*+(?:\\["\\][^"\\\x00-\x1f\x7f-\x9f]*+)*+)"'
+_STRING = r'"([^"\\\x00-\x1f\x7f-\x9f]*+(?:\\["\\][^"\\\x00-\x1f\x7f-\x9f]*+)*)"'
 _INTEGER = r"(0|[1-9][0-9]{0,15})"
 _SHA256 = r'"([0-9a-f]{64})"'
 _BASE64 = r'"([A-Za-z0-9+/]++={0,2})"'
 _CHUNK = r'\{"sha256":"[0-9a-f]{64}","size":[1-9][0-9]{0,15}\}'
 _ENTRY_LINE = re.compile(
     r"\{"
-    rf'(?:"chunks":\[({_CHUNK}(?:,{_CHUNK})*+)\],)?'
+    rf'(?:"chunks":\[({_CHUNK}(?:,{_CHUNK})*)\],)?'
     rf'"gid":{_INTEGER},'
     r'"kind":"(file|dir|symlink)",'
     rf'(?:"media_type":{_STRING},)?'
@@ -100,22 +100,34 @@ def bytes_field(name: str, raw: bytes) -> str:
 
 def entry_lines(entry: Entry) -> tuple[bytes, bytes]:
     """The line of entries.jsonl, and the shorter one that content_sha256 counts; no line feeds."""
-    path = bytes_field("path", entry.path)
+    return _entry_line(entry), content_line(entry)
+
+
+def content_line(entry: Entry) -> bytes:
+    """The line that content_sha256 counts, without a line feed."""
+    path, last = _path(entry), ""
+    if entry.kind is Kind.FILE:
+        last = f',"sha256":"{entry.sha256}","size":{entry.size}'
+    elif entry.target is not None:
+        last = "," + bytes_field("target", entry.target)
+    return f'{{"kind":"{entry.kind._value_}","mode":{entry.mode},{path}{last}}}'.encode()
+
+
+def _entry_line(entry: Entry) -> bytes:
+    path = _path(entry)
     content = target = ""
     if entry.kind is Kind.FILE:
         content = f'"sha256":"{entry.sha256}","size":{entry.size}'
     elif entry.target is not None:
         target = bytes_field("target", entry.target)
     line = (
-        f'{{{_chunks(entry.chunks)}"gid":{entry.gid},"kind":"{entry.kind.value}",'
+        f'{{{_chunks(entry.chunks)}"gid":{entry.gid},"kind":"{entry.kind._value_}",'
         f"{_optional('media_type', entry.media_type)}{_member(entry)}"
         f'"mode":{entry.mode},"mtime_ns":"{entry.mtime_ns}",{path},'
         f'{content}{"," if content else ""}"source":{quote(entry.source)},'
         f'{target}{"," if target else ""}"uid":{entry.uid}}}'
     )
-    last = content or target
-    short = f'{{"kind":"{entry.kind.value}","mode":{entry.mode},{path}{"," if last else ""}{last}}}'
-    return line.encode(), short.encode()
+    return line.encode()
 
 
 def frame_line(frame: Frame) -> bytes:

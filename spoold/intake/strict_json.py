@@ -24,13 +24,14 @@ _BOM = b"\xef\xbb\xbf"
 _MAX_DIGITS = len(str(MAX_INTEGER)) + 1  # and a sign
 
 _SPACE = re.compile(r"[ \t\n\r]*")
+# No possessive groups: before Python 3.11.5 they lose their place (gh-106052).
 _TOKEN = re.compile(
     r"(?P<punctuation>[{}\[\]:,])"
-    r'|(?P<string>"(?:[^"\\\x00-\x1f]++|\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4}))*+")'
+    r'|(?P<string>"(?:[^"\\\x00-\x1f]++|\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4}))*")'
     r"|(?P<number>-?(?:0|[1-9][0-9]*)(?P<fraction>(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?))(?![0-9.eE])"
     r"|(?P<literal>true|false|null)(?![0-9A-Za-z_])"
 )
-_STRING_START = re.compile(r'"(?:[^"\\\x00-\x1f]++|\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4}))*+')
+_STRING_START = re.compile(r'"(?:[^"\\\x00-\x1f]++|\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4}))*')
 _HALF_ESCAPE = re.compile(r"\\(?:u[0-9a-fA-F]{0,3})?\Z")
 _HALF_NUMBER = re.compile(r"-?(?:(?:0|[1-9][0-9]*)(?:\.|(?:\.[0-9]+)?[eE][+-]?)?)?\Z")
 _NOT_A_NUMBER = re.compile(r"-?(?:NaN|Infinity)")

@@ -81,17 +81,24 @@ class Server:
         if self._use is None:
             return False
         use, self._use = self._use, None
+        if not self._home.folder.exists():  # the spool was moved: whoever adopts it there stops it
+            os.close(use)
+            self._leave_running()
+            return False
         try:
             with self._home.starting():
                 try:
                     fcntl.flock(use, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 except BlockingIOError:
-                    if self._process is not None:
-                        _LEFT_RUNNING.append(self._process)
+                    self._leave_running()
                     return False
                 return self._stop()
         finally:
             os.close(use)
+
+    def _leave_running(self) -> None:
+        if self._process is not None:
+            _LEFT_RUNNING.append(self._process)
 
     def _start_or_adopt(self) -> None:
         home = self._home
