@@ -20,13 +20,16 @@ class ContentReader:
         assert entry.content is not None
         self._entry = entry
         self._content = entry.content
-        self._whole = hashlib.sha256()
-        self._chunk = self._whole
+        self._whole = self._chunk = hashlib.sha256()
+        self._begun = False
         self._ahead = b""
 
-    def begin_chunk(self, *, separate: bool) -> None:
+    def begin_chunk(self) -> None:
         """The next bytes are counted to a new chunk."""
-        self._chunk = hashlib.sha256() if separate else self._whole
+        # As long as there is one chunk, it is the whole: it need not be hashed twice.
+        if self._begun:
+            self._chunk = hashlib.sha256()
+        self._begun = True
 
     def sha256(self) -> str:
         """Of all that was read, lowercase hex."""
@@ -82,13 +85,9 @@ class ContentReader:
             view[:1], self._ahead = self._ahead, b""
             return 1
         try:
-            if isinstance(self._content, int):
-                return os.readv(self._content, [view])
-            data = self._content.read(len(view))
+            return _read_into(self._content, view)
         except OSError as error:
             raise unreadable(self._entry, error) from error
-        view[: len(data)] = data
-        return len(data)
 
 
 class Refill:
@@ -108,24 +107,30 @@ class Refill:
             done += len(data)
 
 
-def read_whole(entry: SourceEntry, size: int) -> bytes:
-    """All of a small file, in one read where possible. Raises source-changed, source-unreadable."""
+def read_whole(entry: SourceEntry, size: int, room: memoryview) -> None:
+    """All of a small file into `room`, one byte longer than it, in one read where possible.
+
+    Raises source-changed, source-unreadable.
+    """
     content = entry.content
     assert content is not None
     try:
-        data = _read(content, size + 1)
-        while 0 < len(data) < size and (more := _read(content, size + 1 - len(data))):
-            data += more
+        found = _read_into(content, room)
+        while 0 < found < size and (more := _read_into(content, room[found:])):
+            found += more
     except OSError as error:
         raise unreadable(entry, error) from error
-    if len(data) != size:
-        raise changed(entry, f"it had {size} bytes, now it has {_count(len(data), size)}")
+    if found != size:
+        raise changed(entry, f"it had {size} bytes, now it has {_count(found, size)}")
     check_unchanged(entry)
-    return data
 
 
-def _read(content: int | BinaryIO, count: int) -> bytes:
-    return os.read(content, count) if isinstance(content, int) else content.read(count)
+def _read_into(content: int | BinaryIO, view: memoryview) -> int:
+    if isinstance(content, int):
+        return os.readv(content, (view,))
+    data = content.read(len(view))
+    view[: len(data)] = data
+    return len(data)
 
 
 def check_unchanged(entry: SourceEntry) -> None:

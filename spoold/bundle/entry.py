@@ -84,4 +84,6 @@ class Skipped(NamedTuple):
 
 def clamp_mtime(nanoseconds: int) -> int:
     """The nearest time that an entry can record."""
-    return max(-_MAX_MTIME_NS, min(_MAX_MTIME_NS, nanoseconds))
+    if -_MAX_MTIME_NS <= nanoseconds <= _MAX_MTIME_NS:
+        return nanoseconds
+    return _MAX_MTIME_NS if nanoseconds > 0 else -_MAX_MTIME_NS

@@ -99,7 +99,7 @@ def max_compressed_bytes(raw: int) -> int:
 _local = threading.local()  # compressors hold megabytes and are not to be shared by threads
 
 
-def compress(codec: Codec, level: int, raw: bytes | bytearray) -> bytes:
+def compress(codec: Codec, level: int, raw: bytes | bytearray | memoryview) -> bytes:
     """One frame. A function of its arguments and the codec library's version."""
     match codec:
         case Codec.ZSTD:
@@ -176,7 +176,7 @@ def _check_zstd_header(frame: bytes, raw: int) -> None:
         )
 
 
-def _gzip_trailer(raw: bytes | bytearray) -> bytes:
+def _gzip_trailer(raw: bytes | bytearray | memoryview) -> bytes:
     return struct.pack("<II", zlib.crc32(raw), len(raw) & 0xFFFFFFFF)
 
 

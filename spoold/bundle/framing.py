@@ -19,7 +19,6 @@ from spoold.bundle.scratch import disk_errors
 
 # Fills the whole view with the next bytes of a member's content, or raises.
 Fill: TypeAlias = Callable[[memoryview], None]
-Piece: TypeAlias = bytes | bytearray
 
 _RECORD: Final = struct.Struct("<II32s")  # raw, size, SHA-256: a terabyte's frames take 10 MB
 
@@ -28,11 +27,12 @@ class _Packed(NamedTuple):
     data: bytes
     sha256: bytes
     raw: int
+    buffer: bytearray
 
 
 class _Mark(NamedTuple):
     frames: int
-    pieces: list[Piece]
+    buffer: bytearray
     raw: int
     total: int
 
@@ -40,6 +40,8 @@ class _Mark(NamedTuple):
 class FrameWriter:
     """Cuts members into frames by the rule, has them compressed, writes them one after the other.
 
+    A frame is gathered in a buffer of its own, straight from where its content comes from, for the
+    pool reads it while the next one is gathered; a buffer that is written serves again.
     `on_frame` is called after each frame that was handed to the pool.
     """
 
@@ -56,7 +58,11 @@ class FrameWriter:
         self._on_frame = on_frame
         self._table = bytearray()
         self._submitted = 0
-        self._pieces: list[Piece] = []
+        self._free: list[bytearray] = []
+        self._ahead: bytearray | None = None  # of the next frame, where `room` needed it
+        self._held: bytearray | None = None  # written, but open at the mark
+        self._buffer = _new_buffer()
+        self._view = memoryview(self._buffer)
         self._raw = 0
         self._mark: _Mark | None = None
         self.bytes = 0  # written, compressed
@@ -65,47 +71,61 @@ class FrameWriter:
     def member(self, header: bytes, size: int, fill: Fill) -> None:
         """Take a member of any size, its content from `fill`."""
         if member_bytes(size) <= FRAME_BYTES:
-            content = bytearray(size)
+            room = self.room(size)
             if size:
-                fill(memoryview(content))
-            self.small(header, content)
+                fill(room[:size])
+            self.small(header, size)
             return
         self._close()
         start, left = BLOCK, size
         while left:
             count = min(left, FRAME_BYTES - start)
-            end = start + count + -(start + count) % BLOCK
-            # A buffer of its own for each frame: the pool reads it while the next one is filled.
-            buffer = bytearray(end)
             if start:
-                buffer[:BLOCK] = header
-            fill(memoryview(buffer)[start : start + count])
-            self._pieces, self._raw = [buffer], end
+                self._view[:BLOCK] = header
+            fill(self._view[start : start + count])
+            padding = -(start + count) % BLOCK
+            end = start + count + padding
+            self._view[end - padding : end] = ZEROS[padding]
+            self._raw = end
             self.raw += end
             self._close()
             start, left = 0, left - count
 
-    def small(self, header: bytes, content: Piece) -> None:
-        """Take a member that fits into one frame."""
-        size = len(content)
+    def room(self, size: int) -> memoryview:
+        """Where the content of a member that fits into one frame goes, and one byte more.
+
+        Nothing is changed until `small` follows: the content may turn out not to be one.
+        """
+        start = self._raw + BLOCK
+        if start + size + -size % BLOCK <= FRAME_BYTES:
+            return self._view[start : start + size + 1]
+        if self._ahead is None:
+            self._ahead = self._spare()
+        return memoryview(self._ahead)[BLOCK : BLOCK + size + 1]
+
+    def small(self, header: bytes, size: int) -> None:
+        """Take a member whose content was put where `room` said."""
         padding = -size % BLOCK
         total = BLOCK + size + padding
         if self._raw + total > FRAME_BYTES:
             self._close()
+        start, view = self._raw, self._view
+        view[start : start + BLOCK] = header
+        self._raw = end = start + total
         if padding:
-            self._pieces += (header, content, ZEROS[padding])
-        else:
-            self._pieces += (header, content)
-        self._raw += total
+            view[end - padding : end] = ZEROS[padding]
         self.raw += total
 
     def mark(self) -> None:
         """Remember this point for `cut_back`, until `forget_mark`."""
-        self._mark = _Mark(self._submitted, list(self._pieces), self._raw, self.raw)
+        self._mark = _Mark(self._submitted, self._buffer, self._raw, self.raw)
 
     def forget_mark(self) -> None:
         """The mark is not needed any more."""
         self._mark = None
+        if self._held is not None:
+            self._free.append(self._held)
+            self._held = None
 
     def cut_back(self) -> None:
         """Undo all members since the mark: the file is cut, the frame then open is open again."""
@@ -119,8 +139,11 @@ class FrameWriter:
             os.ftruncate(self._descriptor, self.bytes)
             os.lseek(self._descriptor, self.bytes, os.SEEK_SET)
         self._submitted = mark.frames
-        self._pieces, self._raw, self.raw = mark.pieces, mark.raw, mark.total
-        self._mark = None
+        if self._buffer is not mark.buffer:
+            self._free.append(self._buffer)
+        self._take(mark.buffer)
+        self._raw, self.raw = mark.raw, mark.total
+        self._mark = self._held = None
 
     def finish(self) -> None:
         """Close the open frame and wait until all are written."""
@@ -137,19 +160,30 @@ class FrameWriter:
         if not self._raw:
             return
         codec, level = self._compression.codec, self._compression.level
-        call = partial(_pack, codec, level, self._pieces)
-        self._pieces, self._raw = [], 0
+        call = partial(_pack, codec, level, self._buffer, self._raw)
         self._submitted += 1
         for packed in self._packing.submit(call):
             self._write(packed)
+        self._take(self._ahead or self._spare())
+        self._ahead = None
         if self._on_frame is not None:
             self._on_frame()
+
+    def _spare(self) -> bytearray:
+        return self._free.pop() if self._free else _new_buffer()
+
+    def _take(self, buffer: bytearray) -> None:
+        self._buffer, self._view, self._raw = buffer, memoryview(buffer), 0
 
     def _write(self, packed: _Packed) -> None:
         with disk_errors():
             write_all(self._descriptor, packed.data)
         self._table += _RECORD.pack(packed.raw, len(packed.data), packed.sha256)
         self.bytes += len(packed.data)
+        if self._mark is not None and packed.buffer is self._mark.buffer:
+            self._held = packed.buffer  # what was in it at the mark may be needed again
+        else:
+            self._free.append(packed.buffer)
 
 
 def write_all(descriptor: int, data: bytes | memoryview) -> None:
@@ -159,7 +193,12 @@ def write_all(descriptor: int, data: bytes | memoryview) -> None:
         view = view[os.write(descriptor, view) :]
 
 
-def _pack(codec: Codec, level: int, pieces: list[Piece]) -> _Packed:
-    raw = pieces[0] if len(pieces) == 1 else b"".join(pieces)
-    data = compress(codec, level, raw)
-    return _Packed(data, hashlib.sha256(data).digest(), len(raw))
+def _new_buffer() -> bytearray:
+    # One byte more than a frame: it tells that a file has grown (see `FrameWriter.room`).
+    return bytearray(FRAME_BYTES + 1)
+
+
+def _pack(codec: Codec, level: int, buffer: bytearray, raw: int) -> _Packed:
+    with memoryview(buffer) as whole, whole[:raw] as view:
+        data = compress(codec, level, view)
+    return _Packed(data, hashlib.sha256(data).digest(), raw, buffer)

@@ -20,7 +20,7 @@ from spoold.bundle.head import Policy, VerifiedHead
 from spoold.bundle.lines import (
     MAX_LINE_BYTES,
     Frame,
-    entry_lines,
+    content_line,
     member_lines,
     parse_entry,
     parse_frame,
@@ -121,7 +121,7 @@ class IndexReader:
                 at="max_depth",
             )
         self._order.add(entry.path, entry.kind, entry.source)
-        self._content.add(entry_lines(entry)[1])
+        self._content.add(content_line(entry))
         if entry.kind is not Kind.FILE:
             return
         pieces = self._check_chunks(entry)

@@ -100,34 +100,28 @@ def bytes_field(name: str, raw: bytes) -> str:
 
 def entry_lines(entry: Entry) -> tuple[bytes, bytes]:
     """The line of entries.jsonl, and the shorter one that content_sha256 counts; no line feeds."""
-    return _entry_line(entry), content_line(entry)
+    path = bytes_field("path", entry.path)
+    if entry.kind is Kind.FILE:
+        path += f',"sha256":"{entry.sha256}","size":{entry.size}'
+    target = "" if entry.target is None else f",{bytes_field('target', entry.target)}"
+    chunks = _chunks(entry.chunks) if entry.chunks else ""
+    line = (
+        f'{{{chunks}"gid":{entry.gid},"kind":"{entry.kind}",'
+        f"{_media_type(entry.media_type)}{_member(entry)}"
+        f'"mode":{entry.mode},"mtime_ns":"{entry.mtime_ns}",{path},'
+        f'"source":{quote(entry.source)}{target},"uid":{entry.uid}}}'
+    )
+    short = f'{{"kind":"{entry.kind}","mode":{entry.mode},{path}{target}}}'
+    return line.encode(), short.encode()
 
 
 def content_line(entry: Entry) -> bytes:
     """The line that content_sha256 counts, without a line feed."""
-    path, last = _path(entry), ""
+    path = bytes_field("path", entry.path)
     if entry.kind is Kind.FILE:
-        last = f',"sha256":"{entry.sha256}","size":{entry.size}'
-    elif entry.target is not None:
-        last = "," + bytes_field("target", entry.target)
-    return f'{{"kind":"{entry.kind._value_}","mode":{entry.mode},{path}{last}}}'.encode()
-
-
-def _entry_line(entry: Entry) -> bytes:
-    path = _path(entry)
-    content = target = ""
-    if entry.kind is Kind.FILE:
-        content = f'"sha256":"{entry.sha256}","size":{entry.size}'
-    elif entry.target is not None:
-        target = bytes_field("target", entry.target)
-    line = (
-        f'{{{_chunks(entry.chunks)}"gid":{entry.gid},"kind":"{entry.kind._value_}",'
-        f"{_optional('media_type', entry.media_type)}{_member(entry)}"
-        f'"mode":{entry.mode},"mtime_ns":"{entry.mtime_ns}",{path},'
-        f'{content}{"," if content else ""}"source":{quote(entry.source)},'
-        f'{target}{"," if target else ""}"uid":{entry.uid}}}'
-    )
-    return line.encode()
+        path += f',"sha256":"{entry.sha256}","size":{entry.size}'
+    target = "" if entry.target is None else f",{bytes_field('target', entry.target)}"
+    return f'{{"kind":"{entry.kind}","mode":{entry.mode},{path}{target}}}'.encode()
 
 
 def frame_line(frame: Frame) -> bytes:
@@ -242,8 +236,6 @@ def parse_frame(line: bytes) -> Frame:
 
 
 def _chunks(chunks: tuple[Chunk, ...]) -> str:
-    if not chunks:
-        return ""
     items = ",".join(f'{{"sha256":"{chunk.sha256}","size":{chunk.size}}}' for chunk in chunks)
     return f'"chunks":[{items}],'
 
@@ -261,8 +253,8 @@ def _member(entry: Entry) -> str:
     return f'"member":{quote(entry.member)},'
 
 
-def _optional(name: str, text: str | None) -> str:
-    return "" if text is None else f'"{name}":{quote(text)},'
+def _media_type(text: str | None) -> str:
+    return "" if text is None else f'"media_type":{quote(text)},'
 
 
 def _unescape(text: str) -> str:

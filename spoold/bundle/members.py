@@ -3,6 +3,7 @@
 Source: POSIX.1-2017, pax, "ustar Interchange Format"; the profile is the format page's, section 2.
 """
 
+import struct
 from typing import Final
 
 from spoold import errors
@@ -13,12 +14,13 @@ BLOCK: Final = 512
 ZEROS: Final = tuple(bytes(count) for count in range(BLOCK))  # padding, by how much is missing
 MAX_MEMBER_BYTES: Final = 0o77777777777
 
+# name; mode, uid, gid; size; mtime; checksum; typeflag to devminor; prefix. Filled up with zeros.
+_HEADER: Final = struct.Struct("100s24s12s12s8s189s155s12x")
 _MODE_UID_GID = b"0000644\x00" + b"0000000\x00" * 2
 _MTIME = b"00000000000\x00"
 _AFTER_CHECKSUM = (
     b"0" + bytes(100) + b"ustar\x0000" + bytes(32) + bytes(32) + b"0000000\x00" * 2
 )  # typeflag, linkname, magic and version, uname, gname, devmajor, devminor
-_TAIL = bytes(12)
 # The checksum counts its own field as spaces.
 _CONSTANT_SUM = sum(_MODE_UID_GID) + sum(_MTIME) + 8 * 32 + sum(_AFTER_CHECKSUM)
 
@@ -34,18 +36,8 @@ def header(name: bytes, size: int) -> bytes:
         prefix, name = split
     digits = b"%011o" % size
     checksum = _CONSTANT_SUM + sum(name) + sum(prefix) + sum(digits)
-    return b"".join(
-        (
-            name.ljust(100, b"\x00"),
-            _MODE_UID_GID,
-            digits,
-            b"\x00",
-            _MTIME,
-            b"%06o\x00 " % checksum,
-            _AFTER_CHECKSUM,
-            prefix.ljust(155, b"\x00"),
-            _TAIL,
-        )
+    return _HEADER.pack(
+        name, _MODE_UID_GID, digits, _MTIME, b"%06o\x00 " % checksum, _AFTER_CHECKSUM, prefix
     )
 
 

@@ -29,6 +29,8 @@ _PLAIN_ASCII = re.compile(
     r"(?!_[xX](?:/|\Z))"
     r"(?:(?!-|\.\.?(?:/|\Z))[^\x00-\x1f\x7f%\\/]{1,255}(?:/(?=.)|\Z))+(?<! )"
 )
+# Good paths, when they are too short to have too many segments; of others it is found out why.
+_GOOD_PATH = re.compile(rb"(?:(?!\.\.?(?:/|\Z))[^\x00/]{1,255}(?:/(?=.)|\Z))+", re.DOTALL)
 # Controls (Cc), the two line separators, and what BagIt and sha256sum escape differently.
 _FORBIDDEN = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029%\\\\]")
 
@@ -38,8 +40,10 @@ def valid_bundle_id(text: str) -> bool:
     return _BUNDLE_ID.fullmatch(text) is not None and "tagmanifest-" not in text
 
 
-def path_fault(path: bytes) -> str | None:
+def path_fault(path: bytes) -> str | None:  # noqa: PLR0911 - a sentence each
     """What is wrong with an entry's path, or None."""
+    if len(path) < 2 * MAX_SEGMENTS and _GOOD_PATH.fullmatch(path):
+        return None
     if not path or len(path) > MAX_PATH_BYTES:
         return f"it has {len(path)} bytes, not 1 to {MAX_PATH_BYTES}"
     if b"\0" in path:
@@ -213,7 +217,6 @@ def _stand_beside(stack: list[bytes], key: bytes) -> None:
     while stack and not key.startswith(stack[-1]):
         stack.pop()
     for other in stack:
-        # A folder's key ends in "/" already: only a file or link can be followed by one.
         if key[len(other) : len(other) + 1] == b"/":
             shown = canonical.text(key.rstrip(b"/"))
             raise SpooldError(
@@ -221,7 +224,9 @@ def _stand_beside(stack: list[bytes], key: bytes) -> None:
                 f"{canonical.text(other)} is not a folder, but {shown} needs one of that name",
                 at=shown,
             )
-    stack.append(key)
+    # A folder may be followed by what is in it: its key ends in "/".
+    if not key.endswith(b"/"):
+        stack.append(key)
 
 
 def _is_ordinary(text: str) -> bool:

@@ -276,11 +276,13 @@ class BundleWriter:
         return True
 
     def _add_whole(self, entry: SourceEntry, size: int) -> None:
-        # The hot path: one read, one hash, one header, one line.
-        data = read_whole(entry, size)
+        # The hot path: one read, straight into the frame, one hash, one header, one line.
+        room = self._payload.room(size)
+        read_whole(entry, size, room)
+        sha256 = hashlib.sha256(room[:size]).hexdigest()
         member = self._names.propose(entry.path, chunked=False)
-        self._payload.small(members.header(self._prefix + member.encode(), size), data)
-        self._record_file(entry, size, hashlib.sha256(data).hexdigest(), member, ())
+        self._payload.small(members.header(self._prefix + member.encode(), size), size)
+        self._record_file(entry, size, sha256, member, ())
 
     def _add_pieces(self, entry: SourceEntry) -> None:
         self._payload.mark()
@@ -303,7 +305,7 @@ class BundleWriter:
         for number in range(count or 1):
             length = min(self._chunk_size, size - number * self._chunk_size)
             name = f"{member}.{number:06d}.chunk" if count else member
-            reader.begin_chunk(separate=count > 0)
+            reader.begin_chunk()
             self._write_member(name, length, reader.fill)
             if count:
                 chunks.append(Chunk(reader.chunk_sha256(), length))
@@ -318,7 +320,7 @@ class BundleWriter:
         total, chunks = 0, list[Chunk]()
         with unnamed_file(self._scratch) as waiting:
             while True:
-                reader.begin_chunk(separate=True)
+                reader.begin_chunk()
                 length = reader.copy(waiting, self._chunk_size)
                 final = length < self._chunk_size or not reader.peek()
                 chunked = bool(chunks) or not final
