@@ -19,11 +19,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Final
 
 from spoold import canonical, errors
 from spoold.errors import SpooldError
 from spoold.sinks.places import FOLDER_FLAGS
 from spoold.spool import rename_new, sync_file_system
+
+_HANDLE_FLAGS: Final = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class Conflict(enum.StrEnum):
@@ -88,7 +91,7 @@ def _obstacles(here: int, there: int, above: bytes, conflict: Conflict) -> Itera
         if standing is None:
             continue
         if is_folder and stat.S_ISDIR(standing):
-            with _own_folder(here, name) as (inner, _), _standing_folder(there, name) as other:
+            with _entered(here, name) as (inner, _), _entered(there, name) as (other, _):
                 yield from _obstacles(inner, other, above + name + b"/", conflict)
         elif conflict is Conflict.REFUSE or is_folder or stat.S_ISDIR(standing):
             yield above + name
@@ -116,16 +119,15 @@ class _Mover:
                 raise _failure(path, error) from error
 
     def _go_into(self, here: int, there: int, path: bytes, name: bytes) -> None:
-        with _own_folder(here, name) as (inner, status), _standing_folder(there, name) as other:
-            self.move_all(inner, other, path + b"/")
+        with _entered(here, name) as (inner, status):
+            with _entered(there, name) as (other, _):
+                self.move_all(inner, other, path + b"/")
             if self.conflict is Conflict.REPLACE and self.described(path):
-                if self.owners:
-                    os.fchown(other, status.st_uid, status.st_gid)
-                os.fchmod(other, stat.S_IMODE(status.st_mode))
-                os.utime(other, ns=(status.st_mtime_ns, status.st_mtime_ns))
+                _dress(there, name, status, owners=self.owners)
 
     def _move_new(self, here: int, there: int, name: bytes, *, is_folder: bool) -> None:
-        with _movable(here, name) if is_folder else nullcontext():
+        # Renaming a folder into another one needs leave to write in itself.
+        with _entered(here, name) if is_folder else nullcontext():
             try:
                 # The handles' own paths: renameat2(2) with a flag is at hand for paths only.
                 rename_new(_through(here, name), _through(there, name))
@@ -163,43 +165,42 @@ def _through(folder: int, name: bytes) -> bytes:
 
 
 @contextmanager
-def _own_folder(parent: int, name: bytes) -> Iterator[tuple[int, os.stat_result]]:
-    """A folder of the source tree, whatever its mode, with the status it shall have."""
-    status = os.stat(name, dir_fd=parent, follow_symlinks=False)
-    if status.st_mode & 0o700 != 0o700:
-        os.chmod(name, stat.S_IMODE(status.st_mode) | 0o700, dir_fd=parent)
-    descriptor = os.open(name, FOLDER_FLAGS, dir_fd=parent)
+def _entered(parent: int, name: bytes) -> Iterator[tuple[int, os.stat_result]]:
+    """A folder and its status. What its mode denies us, its owner, is granted until it is left."""
+    handle = os.open(name, _HANDLE_FLAGS, dir_fd=parent)
     try:
-        yield descriptor, status
+        status = os.fstat(handle)
+        mode = stat.S_IMODE(status.st_mode)
+        narrow = mode & 0o700 != 0o700 and status.st_uid == os.geteuid()
+        if narrow:
+            os.chmod(_itself(handle), mode | 0o700)
+        try:
+            descriptor = os.open(b".", FOLDER_FLAGS, dir_fd=handle)
+            try:
+                yield descriptor, status
+            finally:
+                os.close(descriptor)
+        finally:
+            if narrow:
+                os.chmod(_itself(handle), mode)
     finally:
-        os.fchmod(descriptor, stat.S_IMODE(status.st_mode))
-        os.close(descriptor)
+        os.close(handle)
 
 
-@contextmanager
-def _standing_folder(parent: int, name: bytes) -> Iterator[int]:
-    descriptor = os.open(name, FOLDER_FLAGS, dir_fd=parent)
+def _dress(parent: int, name: bytes, status: os.stat_result, *, owners: bool) -> None:
+    handle = os.open(name, _HANDLE_FLAGS, dir_fd=parent)
     try:
-        yield descriptor
+        if owners:
+            os.chown(_itself(handle), status.st_uid, status.st_gid)
+        os.chmod(_itself(handle), stat.S_IMODE(status.st_mode))
+        os.utime(_itself(handle), ns=(status.st_mtime_ns, status.st_mtime_ns))
     finally:
-        os.close(descriptor)
+        os.close(handle)
 
 
-@contextmanager
-def _movable(here: int, name: bytes) -> Iterator[None]:
-    """Renaming a folder into another one needs leave to write in itself."""
-    status = os.stat(name, dir_fd=here, follow_symlinks=False)
-    mode = stat.S_IMODE(status.st_mode)
-    if mode & 0o200:
-        yield
-        return
-    os.chmod(name, mode | 0o700, dir_fd=here)
-    descriptor = os.open(name, FOLDER_FLAGS, dir_fd=here)
-    try:
-        yield
-    finally:
-        os.fchmod(descriptor, mode)
-        os.close(descriptor)
+def _itself(handle: int) -> str:
+    # fchmod(2) and the like refuse a handle that was opened without leave to read.
+    return f"/proc/self/fd/{handle}"
 
 
 def _failure(path: bytes, error: OSError) -> SpooldError:
