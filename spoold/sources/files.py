@@ -12,6 +12,7 @@ Symbolic links are recorded, not followed. FIFOs, sockets and devices are left o
 import errno
 import os
 import stat
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,14 +25,16 @@ from spoold.bundle.entry import SYMLINK_MODE, Kind, SourceEntry, clamp_mtime
 from spoold.bundle.paths import path_fault, stays_inside
 from spoold.errors import SpooldError
 from spoold.sources import globs
+from spoold.sources.counting import FOLDER_FLAGS, Counter
 from spoold.sources.losses import NotCarried
 
 Problem = Callable[[bytes, SpooldError], None]
 
 _FILE_FLAGS: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
-_FOLDER_FLAGS: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 # A listing's lines sort by name, a folder's as "name/", and carry what the name is.
 _MARK: Final = b"\x00"
+_ENCODING: Final = sys.getfilesystemencoding()
+_ERRORS: Final = sys.getfilesystemencodeerrors()
 _FILE, _LINK, _OTHER, _DIR = b"f", b"l", b"o", b"d"
 
 
@@ -134,15 +137,25 @@ class FilesSource:
             os.close(folder)
 
     def measure(self) -> tuple[int, int]:
-        """Files and bytes that a walk finds now: for progress, unreadable ones left out."""
-        files = size = 0
-        counter = FilesSource(self._spec, {self._spec.root: self._root}, label=self.label)
-        for entry in counter.entries(lambda _path, _error: None):
-            if isinstance(entry.content, int):
-                os.close(entry.content)
-                files += 1
-                size += entry.size or 0
-        return files, size
+        """Files and bytes that a walk would find now: for progress, so nothing is opened for it."""
+        folder, name = self._open_top()
+        try:
+            if name is not None:
+                if not self._takes(name, folder=False, taken=self._include.all):
+                    return 0, 0
+                return 1, os.stat(name, dir_fd=folder, follow_symlinks=False).st_size
+            everything = self._include.all and not self._spec.exclude
+            counter = Counter(
+                None
+                if everything
+                else lambda path, is_folder, taken: self._takes(path, folder=is_folder, taken=taken)
+            )
+            counter.count(folder, taken=self._include.all)
+            return counter.files, counter.bytes
+        except OSError as error:
+            raise _top_error(self._spec, error, canonical.text(name or b"")) from error
+        finally:
+            os.close(folder)
 
     def open_file(self) -> BinaryIO:
         """Open the one file that the source is, for reading.
@@ -183,7 +196,7 @@ class FilesSource:
                     raise SpooldError(
                         errors.PATH_OUTSIDE_ROOT, f"{shown} is a symbolic link", at="path"
                     )
-                following = os.open(segment, _FOLDER_FLAGS, dir_fd=folder)
+                following = os.open(segment, FOLDER_FLAGS, dir_fd=folder)
             except OSError as error:
                 os.close(folder)
                 raise _top_error(self._spec, error, shown) from error
@@ -224,7 +237,8 @@ class FilesSource:
                 elif taken:
                     found = self._leaf(level.descriptor, name, kind, path, on_problem)
                     if found is not None:
-                        yield from _come_along(stack)
+                        # Of one that is taken itself, they came along when it was entered.
+                        yield from () if level.taken else _come_along(stack)
                         yield found
         finally:
             for level in stack:
@@ -300,7 +314,7 @@ class FilesSource:
             on_problem(path, SpooldError(errors.PATH_UNSUPPORTED, f"{shown}: {fault}", at=shown))
             return None
         try:
-            descriptor = os.open(name[:-1], _FOLDER_FLAGS, dir_fd=level.descriptor)
+            descriptor = os.open(name[:-1], FOLDER_FLAGS, dir_fd=level.descriptor)
             try:
                 return descriptor, _listing(descriptor), self._folder(descriptor, path)
             except BaseException:
@@ -348,7 +362,7 @@ def _listing(descriptor: int) -> list[bytes]:
     lines = []
     with os.scandir(descriptor) as found:
         for item in found:
-            name = os.fsencode(item.name)
+            name = item.name.encode(_ENCODING, _ERRORS)
             if item.is_file(follow_symlinks=False):
                 lines.append(name + _MARK + _FILE)
             elif item.is_dir(follow_symlinks=False):

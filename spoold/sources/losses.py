@@ -29,7 +29,8 @@ class NotCarried:
             self.hard_links += 1
         if status.st_blocks * _BLOCK_BYTES < status.st_size and _has_hole(descriptor, status):
             self.sparse += 1
-        if clamp_mtime(status.st_mtime_ns) != status.st_mtime_ns:
+        mtime_ns = status.st_mtime_ns
+        if clamp_mtime(mtime_ns) != mtime_ns:
             self.times += 1
         if self._watch_attributes:
             try:
