@@ -8,9 +8,12 @@ import jsonschema
 import pytest
 from click.testing import CliRunner, Result
 
-from spoold import schemas
+from spoold import schemas, trust
 from spoold.bundle import reader
 from spoold.cli import cli
+from spoold.spool import Spool
+
+KEY = Path("spool/.spoold/keys/signing.pem")
 
 REQUEST = {
     "type": "spoold.request/1",
@@ -135,6 +138,257 @@ def test_verify_tells_untrusted_no_bundle_and_broken_apart(bundle: str) -> None:
     run("verify", "cut.tar.zst", status=6)
     Path("gzip.tar.gz").write_bytes(Path(bundle).read_bytes())
     assert "codec-mismatch" in run("verify", "gzip.tar.gz", status=6).stderr
+
+
+@pytest.mark.parametrize(
+    ("case", "status", "first"),
+    [
+        ("good", 0, "good: "),
+        ("unknown", 3, "not trusted: "),
+        ("none", 4, "not a bundle: "),
+        ("cut", 6, "broken: "),
+    ],
+)
+def test_the_verdict_is_the_first_line_and_the_exit_status(
+    case: str, status: int, first: str, bundle: str
+) -> None:
+    content = Path(bundle).read_bytes()
+    spool = "other" if case == "unknown" else "spool"
+    Path("b.tar.zst").write_bytes(
+        {"none": b"no bundle at all", "cut": content[:-100_000]}.get(case, content)
+    )
+    result = run("verify", "b.tar.zst", "--spool", spool, status=status)
+    assert result.stdout.splitlines()[0] == f"{first}b.tar.zst"
+    stdin = Path("b.tar.zst").read_bytes()
+    piped = run("verify", "-", "--spool", spool, status=status, stdin=stdin)
+    assert piped.stdout.splitlines()[0] == f"{first}-"
+    document = json.loads(
+        run("verify", "b.tar.zst", "--spool", spool, "--json", status=status).stdout
+    )
+    assert document["verdict"] == first.removesuffix(": ")
+    assert ("error" in document) is (case != "good")
+
+
+def test_what_is_no_file_is_no_bundle_and_what_is_missing_is_no_verdict(bundle: str) -> None:
+    os.mkfifo("fifo.tar.zst")
+    os.symlink(bundle, "link.tar.zst")
+    for name in ("fifo.tar.zst", "link.tar.zst", "evidence"):
+        assert run("verify", name, status=4).stdout.startswith(f"not a bundle: {name}\n")
+    assert run("verify", "nowhere.tar.zst", status=1).stdout == ""
+
+
+def report(name: str) -> dict[str, object]:
+    """A report, after its signature was checked as another program would."""
+    content = Path(name).read_bytes()
+    keys = trust.load_trust(Spool.at("spool"), trust.load_signer(KEY, "site-a"))
+    verified = keys.verify_document(content, "spoold.verification/1", trust.Role.STATUS)
+    assert verified.signed_by.site == "site-a"
+    assert json.loads(content)["signatures"][0]["key_id"] == verified.signed_by.key_id
+    return dict(verified.document)
+
+
+def test_a_report_is_signed_and_says_what_was_found(bundle: str) -> None:
+    run("verify", bundle, "--report", "report.json")
+    found = report("report.json")
+    with reader.open_bundle(bundle) as file:
+        manifest_sha256 = reader.inspect(file).manifest_sha256
+    assert set(found) == {
+        "type", "verdict", "file", "manifest_sha256", "bundle_id", "from", "signed_by",
+        "checked_at", "error", "site", "spoold",
+    }  # fmt: skip
+    assert (found["verdict"], found["error"]) == ("good", None)
+    assert (found["from"], found["site"]) == ("site-a", "site-a")
+    assert (found["file"], found["manifest_sha256"]) == (Path(bundle).name, manifest_sha256)
+    assert Path(bundle).name == f"{found['bundle_id']}.tar.zst"
+
+
+def test_a_report_vouches_for_nothing_that_nobody_trusted_has_signed(bundle: str) -> None:
+    run("build", "request-demo.json", "-o", "foreign", "--spool", "other", status=1)  # no root
+    with open("other/spoold.toml", "a") as file:
+        file.write(f'\n[roots]\nevidence = "{Path("evidence").absolute()}"\n')
+    built = run("build", "request-demo.json", "-o", "foreign", "--spool", "other", "--json")
+    path = json.loads(built.stdout)["path"]
+    run("verify", path, "--report", "report.json", status=3)
+    found = report("report.json")
+    assert found["verdict"] == "not trusted"
+    assert (found["from"], found["bundle_id"], found["signed_by"]) == (None, None, [])
+    assert found["manifest_sha256"] == json.loads(built.stdout)["manifest_sha256"]
+    assert isinstance(found["error"], dict)
+    assert found["error"]["code"] == "signature-untrusted"
+
+
+def test_a_report_of_a_broken_bundle_says_who_had_signed_it(bundle: str) -> None:
+    raw = bytearray(Path(bundle).read_bytes())
+    raw[-60_000] ^= 1
+    Path("changed.tar.zst").write_bytes(raw)
+    run("verify", "changed.tar.zst", "--report", "report.json", status=6)
+    found = report("report.json")
+    assert (found["verdict"], found["from"]) == ("broken", "site-a")
+    run("verify", "request-demo.json", "--report", "report.json", status=4)
+    found = report("report.json")  # the older one is replaced
+    assert (found["verdict"], found["manifest_sha256"]) == ("not a bundle", None)
+
+
+def test_a_report_needs_a_spool_and_that_is_said_before_anything_is_read(
+    bundle: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key, path = str(Path("spool/site.pub").absolute()), str(Path(bundle).absolute())
+    os.mkdir("elsewhere")
+    monkeypatch.chdir("elsewhere")
+    arguments = ("verify", path, "--key", key, "--site", "site-a", "--report", "r.json")
+    assert "spool-missing" in run(*arguments, status=78).stderr
+    run(*arguments, "--spool", "../spool")
+    assert os.listdir() == ["r.json"]
+
+
+def test_resign_adds_this_sites_signature_and_a_threshold_counts_it(bundle: str) -> None:
+    assert "threshold-not-met" in run("verify", bundle, "--threshold", "2", status=3).stderr
+    assert "signature-untrusted" in run("resign", bundle, "--spool", "other", status=3).stderr
+    run("keys", "trust", "spool/site.pub", "--site", "site-a", "--spool", "other")
+    document = json.loads(run("resign", bundle, "--spool", "other", "--json").stdout)
+    assert (document["path"], document["signatures"]) == (str(Path(bundle).absolute()), 2)
+    assert "already-signed" in run("resign", bundle, "--spool", "other", status=1).stderr
+    assert "already-signed" in run("resign", bundle, status=1).stderr
+    run("verify", bundle, "--threshold", "2", "--spool", "other")
+    said = run("verify", bundle, "--threshold", "2", status=3).stderr  # site-b is not known here
+    assert "is not trusted here" in said
+    run("keys", "trust", "other/site.pub", "--site", "site-b")
+    with open("spool/spoold.toml", "a") as file:
+        file.write("\n[trust]\nbundle_threshold = 2\n")
+    also = json.loads(run("verify", bundle, "--json").stdout)["also_signed_by"]
+    assert [each["site"] for each in also] == ["site-b"]
+    key_id = also[0]["key_id"]
+    run("keys", "revoke", key_id)
+    assert "is revoked" in run("verify", bundle, status=3).stderr
+    run("restore", bundle, "--to", "r", status=3)
+    run("keys", "trust", "other/site.pub", "--site", "site-b", "--role", "status")
+    assert "may not sign bundles" in run("verify", bundle, status=3).stderr
+    run("verify", bundle, "--threshold", "1")
+
+
+def test_resign_with_a_named_key_into_a_new_file(bundle: str) -> None:
+    before = Path(bundle).read_bytes()
+    key = "other/.spoold/keys/signing.pem"
+    run("resign", bundle, "--key", key, "-o", "two.tar.zst")
+    assert Path(bundle).read_bytes() == before
+    assert (
+        "target-exists" in run("resign", bundle, "--key", key, "-o", "two.tar.zst", status=1).stderr
+    )
+    run("keys", "trust", "other/site.pub", "--site", "site-b")
+    run("verify", "two.tar.zst", "--threshold", "2")
+    assert "codec-mismatch" in run("resign", bundle, "-o", "x.tar.gz", status=6).stderr
+    os.chmod(key, 0o644)
+    assert "key-unusable" in run("resign", bundle, "--key", key, status=3).stderr
+
+
+def test_resign_needs_no_spool_where_nobody_is_to_be_believed(
+    bundle: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = Path(bundle).absolute()
+    key = Path("other/.spoold/keys/signing.pem").absolute()
+    os.mkdir("elsewhere")
+    monkeypatch.chdir("elsewhere")
+    run("resign", str(path), "--key", str(key), status=78)
+    run("resign", str(path), "--key", str(key), "--untrusted")
+
+
+def test_inspect_says_who_has_signed_and_how_to_trust_who_is_missing(bundle: str) -> None:
+    run("keys", "trust", "spool/site.pub", "--site", "site-a", "--spool", "other")
+    run("resign", bundle, "--spool", "other")
+    document = json.loads(run("inspect", bundle, "--json").stdout)
+    assert [(each["first"], each["standing"], each["site"]) for each in document["signatures"]] == [
+        (True, "trusted", "site-a"),
+        (False, "unknown", None),
+    ]
+    assert document["missing_key"] is None
+    run("init", "third", "--site", "site-c", "--algorithm", "ed25519")
+    document = json.loads(run("inspect", bundle, "--spool", "third", "--json").stdout)
+    assert document["signature"]["code"] == "signature-untrusted"
+    missing = document["missing_key"]
+    assert missing["key_id"] == document["manifest"]["key_id"]
+    Path("site-a.pub").write_bytes(Path("spool/site.pub").read_bytes())
+    said = run("inspect", bundle, "--spool", "third").stdout
+    assert missing["command"] in said
+    run(*missing["command"].split()[1:])  # word for word
+    assert "signature good: site-a" in run("inspect", bundle, "--spool", "third").stdout
+    assert "threshold-not-met" in run("inspect", bundle, "--threshold", "3").stdout
+
+
+@pytest.mark.parametrize(
+    ("command", "standing"),
+    [
+        (("keys", "revoke"), "revoked"),
+        (("keys", "trust", "spool/site.pub", "--site", "site-a", "--role", "status"), "not for"),
+    ],
+)
+def test_inspect_tells_what_is_wrong_with_a_known_key(
+    command: tuple[str, ...], standing: str, bundle: str
+) -> None:
+    run("keys", "trust", "spool/site.pub", "--site", "site-a", "--spool", "other")
+    key_id = json.loads(run("inspect", bundle, "--json").stdout)["manifest"]["key_id"]
+    run(*command, *([key_id] if command[1] == "revoke" else []), "--spool", "other")
+    assert f"{key_id}: {standing}" in run("inspect", bundle, "--spool", "other").stdout
+
+
+def test_inspect_reads_the_head_only_also_from_a_pipe(bundle: str) -> None:
+    content = Path(bundle).read_bytes()
+    with reader.open_bundle(bundle) as file:
+        head = content[: reader.inspect(file).frame_bytes]
+    Path("head.tar.zst").write_bytes(head)
+    assert "signature good" in run("inspect", "head.tar.zst").stdout
+    assert "signature good" in run("inspect", "-", stdin=head).stdout
+
+
+def test_inspect_shows_for_whom_until_when_and_what_was_left_out() -> None:
+    os.chmod("evidence/x/a.txt", 0o644)
+    fields = {
+        "to": ["site-b", "site-c"],
+        "not_after": "2099-01-01T01:00:00+01:00",
+        "correlation_id": "case-7",
+        "threads": 1,
+    }
+    Path("request-to.json").write_text(json.dumps({**REQUEST, **fields}))
+    path = json.loads(run("build", "request-to.json", "-o", "out", "--json").stdout)["path"]
+    said = run("inspect", path).stdout
+    assert "not-addressed-here" in said
+    for shown in (
+        "site-b, site-c",
+        "2099-01-01T00:00:00Z",
+        "case=7",
+        "case-7",
+        "7 entries, 3 files",
+    ):
+        assert shown in said, shown
+    run("keys", "trust", "spool/site.pub", "--site", "site-a", "--spool", "other")
+    assert "signature good" in run("inspect", path, "--spool", "other").stdout
+    run("verify", path, "--spool", "other")
+    assert "not-addressed-here" in run("verify", path, status=3).stderr  # H29
+
+
+def test_a_bundle_that_nobody_would_take_any_more_is_not_built() -> None:
+    Path("request-old.json").write_text(
+        json.dumps({**REQUEST, "not_after": "2020-01-01T00:00:00Z"})
+    )
+    said = run("build", "request-old.json", "-o", "out", "--json", status=4).stdout
+    assert json.loads(said)["error"]["at"] == "not_after"
+    assert os.listdir("out") == []
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"to": ["Site B"]},
+        {"to": ["site-b", "site-b"]},
+        {"to": "site-b"},
+        {"not_after": "2099-01-01T00:00:00"},
+        {"not_after": "9999-12-31T23:59:59-23:00"},
+        {"threads": 0},
+    ],
+)
+def test_check_refuses_what_cannot_be_addressed_or_timed(fields: dict[str, object]) -> None:
+    Path("request-bad.json").write_text(json.dumps({**REQUEST, **fields}))
+    document = json.loads(run("check", "request-bad.json", "--json", status=4).stdout)
+    assert document["error"]["at"].startswith(next(iter(fields)))
 
 
 def test_inspect_shows_the_claims_and_whether_they_are_believed(bundle: str) -> None:
