@@ -1,4 +1,4 @@
-"""The spool tree and the only durable write, rename and fsync in the program.
+"""The spool tree, and the durable writes, renames and fsyncs that every stage builds on.
 
 TREE is read twice: `Spool.create` makes what it says, `faults` compares the disk with it.
 

@@ -1,7 +1,5 @@
 """`check` and `build`: requests, without a daemon or a database."""
 
-import os
-import secrets
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -73,52 +71,19 @@ def build(
     Example: spoold build request-demo.json -o /media/usb
     Exit status: 0 built · 1 a source failed · 3 no usable key · 4 request not valid · 78 no spool
     """
-    from spoold import trust
-    from spoold.actions import ACTIONS
-    from spoold.actions.context import Context
-    from spoold.daemon.wiring import action_settings
-    from spoold.sinks.remove import remove_tree
-    from spoold.spool import rename_new, sync_folder
+    from spoold import build
 
     here = options.require(options.resolve_spool(option=spool_path))
     config = options.load_config(here, config_path, settings)
     parsed = _parse(_read_request(request, config.intake.max_request_bytes))
-    if parsed.envelope.action != "bundle":
-        raise SpooldError(
-            errors.REQUEST_INVALID,
-            f'its action is "{parsed.envelope.action}": only "bundle" builds one',
-            at="action",
-            hint="a bundle is restored with `spoold restore`",
+    with output.Progress(str(request), quiet=as_json) as progress:
+        target, outcome = build.build(
+            config,
+            parsed,
+            request,
+            folder,
+            lambda done: progress.update(done.phase, done.bytes_done, done.bytes_total),
         )
-    signer = trust.load_signer(config.signing_key, config.site)
-    folder.mkdir(parents=True, exist_ok=True)
-    scratch = folder / f".spoold-build-{secrets.token_hex(6)}"
-    scratch.mkdir(mode=0o700)
-    try:
-        with output.Progress(str(request), quiet=as_json) as progress:
-            outcome = ACTIONS["bundle"].run(
-                Context(
-                    request=parsed.document,
-                    request_sha256=parsed.sha256,
-                    digits=secrets.token_hex(6),
-                    drop=request,
-                    scratch=scratch,
-                    settings=action_settings(config),
-                    signer=signer,
-                    trust=trust.Trust([signer.trusted()]),
-                    report=lambda done: progress.update(
-                        done.phase, done.bytes_done, done.bytes_total
-                    ),
-                    take_key=lambda key, content: None,
-                )
-            )
-        for made in outcome.made:
-            target = folder / os.fsdecode(made.name)
-            (scratch / made.source).chmod(0o644)
-            rename_new(scratch / made.source, target)
-        sync_folder(folder)
-    finally:
-        remove_tree(scratch)
     if as_json:
         output.document({"path": str(target), **outcome.result, "warnings": list(outcome.warnings)})
         return Exit.DONE
