@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
+from cryptography.hazmat.primitives.asymmetric import rsa
 
 from spoold import trust
 from spoold.cli import cli
@@ -142,3 +143,58 @@ def test_generate_makes_a_missing_key() -> None:
     run("keys", "generate", "--algorithm", "ed25519")
     assert own_id("spool") != before
     run("doctor", "spool")
+
+
+@pytest.mark.parametrize(
+    ("bits", "exponent", "said"),
+    [(2048, 65537, "RSA of 2048 bits, below 3072"), (3072, 3, "RSA exponent is not 65537")],
+)
+def test_h09_a_weak_key_is_not_trusted(bits: int, exponent: int, said: str) -> None:
+    weak = rsa.generate_private_key(exponent, bits)
+    Path("weak.pub").write_bytes(trust.public_pem(weak.public_key()))
+    assert said in run("keys", "trust", "weak.pub", "--site", "site-w", status=3).stderr
+    assert listed() == []
+    assert (
+        said in run("verify", "x.tar.zst", "--key", "weak.pub", "--site", "site-w", status=3).stderr
+    )
+    path = Path("spool/.spoold/keys/signing.pem")
+    path.write_bytes(trust.private_pem(weak))
+    assert said in run("resign", "x.tar.zst", status=3).stderr
+
+
+def test_roles_can_be_changed_by_trusting_again() -> None:
+    run("keys", "trust", "other/site.pub", "--site", "site-b")
+    run(
+        "keys",
+        "trust",
+        "other/site.pub",
+        "--site",
+        "site-b",
+        "--role",
+        "bundle",
+        "--role",
+        "status",
+    )
+    assert listed()[0]["roles"] == ["bundle", "status"]
+    run("keys", "revoke", own_id("other"))
+    assert listed()[0]["roles"] == ["bundle", "status"]  # a revocation keeps them
+
+
+@pytest.mark.parametrize("place", [".spoold/trust", ".spoold/trust/KEY.json"])
+def test_a_trust_store_that_others_may_write_stops_every_command_that_asks_it(place: str) -> None:
+    run("keys", "trust", "other/site.pub", "--site", "site-b")
+    path = Path("spool", place.replace("KEY", own_id("other")))
+    path.chmod(path.stat().st_mode | 0o020)
+    for command in (
+        ("keys", "list"),
+        ("keys", "trust", "spool/site.pub", "--site", "site-a"),
+        ("keys", "revoke", own_id("other")),
+        ("verify", "x.tar.zst"),
+        ("restore", "x.tar.zst", "--to", "r"),
+    ):
+        said = run(*command, status=3).stderr
+        assert "others can write it" in said
+        assert f"fix: chmod go-w {path.absolute()}" in said
+    assert "chmod go-w" in run("doctor", "spool", status=1).stdout
+    path.chmod(path.stat().st_mode & ~0o020)
+    run("keys", "list")
