@@ -220,7 +220,7 @@ SIGNATURE_UNTRUSTED = _untrusted(
     "no trusted key made this signature",
     "if the sender is genuine, get its public key (`spoold keys show` there), compare the key id "
     "by another channel, and `spoold keys trust FILE --site NAME` here",
-    "H03 H06 H07 H08 H10",
+    "H03 H06-H08 H10",
 )
 KEY_ROLE = _untrusted(
     "key-role",
@@ -258,7 +258,7 @@ EXPIRED = _untrusted(
     "expired", "the bundle's not_after has passed", "ask the sender for a new one", "H30"
 )
 DOCUMENT_TYPE = _untrusted(
-    "document-type", "the signed document is of another type", "send the right document", "H11"
+    "document-type", "the signed document is of another type", "send the right document", "H11 H23"
 )
 DOCUMENT_INVALID = _broken(
     "document-invalid", "the signed document is not canonical JSON", "ask for it again"
@@ -267,6 +267,7 @@ SIGNATURE_INVALID = _broken(
     "signature-invalid",
     "a signature by a known key does not fit the content",
     "it was changed after signing: ask the sender to send it again",
+    cases="H03",
 )
 
 # --- publishing and the queue -------------------------------------------------------------------
@@ -288,13 +289,18 @@ PUBLISH_LOST = _code(
     transient=True,
 )
 NO_SPACE = _code(
-    "no-space", "the disk is full", "free some space; it goes on by itself", transient=True
+    "no-space",
+    "the disk is full",
+    "free some space; it goes on by itself",
+    transient=True,
+    cases="H89",
 )
 DISK_ERROR = _code(
     "disk-error",
     "a file could not be read or written",
     "check the disk and its mount; the job is tried again",
     transient=True,
+    cases="H93",
 )
 TIMEOUT = _code(
     "timeout",
@@ -404,19 +410,22 @@ KEY_UNKNOWN = _code("key-unknown", "there is no such key", "see `spoold keys lis
 _SEND_AGAIN = "it was damaged or changed on the way: ask the sender to send it again"
 
 NOT_A_BUNDLE = _rejected(
-    "not-a-bundle", "the file is no spoold bundle", "drop a bundle made by spoold", "H01 H78 H85"
+    "not-a-bundle",
+    "the file is no spoold bundle",
+    "drop a bundle made by spoold",
+    "H01 H21 H77 H79 H85 H86 H90 H97",
 )
 BUNDLE_TRUNCATED = _broken(
     "bundle-truncated",
     "the bundle ends too early",
     "the copy was not complete: copy it again, then `sync`",
-    "E04 H75 H77",
+    "E04 H75 H77 H91",
 )
 HEAD_MALFORMED = _broken(
     "head-malformed",
     "the head frame is not what its own members make",
     _SEND_AGAIN,
-    "H19 H50 H67 H85 H97",
+    "H19 H21 H50-H68 H85 H97",
 )
 BUNDLE_ID_INVALID = _broken(
     "bundle-id-invalid",
@@ -428,16 +437,16 @@ MEMBER_UNEXPECTED = _broken(
     "member-unexpected",
     "a member stands where the format has none",
     _SEND_AGAIN,
-    "H20 H21 H24 H71 H73",
+    "H20 H21 H24",
 )
 MEMBER_HEADER = _broken(
     "member-header",
     "a member's header is not the one that its entry gives",
     _SEND_AGAIN,
-    "H34-H42 H50-H68 H70 H72",
+    "H22 H24 H34-H39 H41 H42 H49-H68 H72 H88",
 )
 NOT_CANONICAL = _broken(
-    "not-canonical", "a signed document is not canonical JSON", _SEND_AGAIN, "H13-H18"
+    "not-canonical", "a signed document is not canonical JSON", _SEND_AGAIN, "H11 H13-H18 H39 H40"
 )
 FIELD_UNKNOWN = _broken(
     "field-unknown",
@@ -445,7 +454,9 @@ FIELD_UNKNOWN = _broken(
     "a newer spoold made it: bring this site to the sender's version",
     "H23",
 )
-MANIFEST_INVALID = _broken("manifest-invalid", "the manifest breaks the format", _SEND_AGAIN, "H23")
+MANIFEST_INVALID = _broken(
+    "manifest-invalid", "the manifest breaks the format", _SEND_AGAIN, "H19 H23 H33 H84"
+)
 MANIFEST_KEY = _broken(
     "manifest-key",
     "the manifest names another key than the one that signed it",
@@ -472,22 +483,28 @@ CODEC_MISMATCH = _broken(
     "H78",
 )
 FRAME_DIGEST = _broken(
-    "frame-digest-mismatch", "a frame is not the one that was signed", _SEND_AGAIN, "H69 H72 H81"
+    "frame-digest-mismatch",
+    "a frame is not the one that was signed",
+    _SEND_AGAIN,
+    "H69 H72 H78 H79 H81 H86 H91",
 )
 FRAME_INVALID = _broken(
     "frame-invalid",
     "a frame is of a kind that the format does not allow",
     _SEND_AGAIN,
-    "H80 H82 H83 H84 H97",
+    "H78-H84 H86 H97",
 )
 FRAME_CUT = _broken(
-    "frame-cut", "the frames are not cut as the rule says", _SEND_AGAIN, "H84 H86 H87"
+    "frame-cut",
+    "the frames are not cut as the rule says",
+    _SEND_AGAIN,
+    "H20 H24 H34 H35 H49-H51 H54 H56-H58 H70 H71 H73 H74 H84 H86 H87",
 )
 PAD_INVALID = _broken(
     "pad-invalid", "the padding before the payload is not the one it must be", _SEND_AGAIN, "H79"
 )
 END_INVALID = _broken(
-    "end-invalid", "the bundle does not end in the end frame", _SEND_AGAIN, "H71 H75"
+    "end-invalid", "the bundle does not end in the end frame", _SEND_AGAIN, "H71 H75 H79 H86 H97"
 )
 TRAILING_DATA = _broken(
     "trailing-data", "something stands after the end of the bundle", _SEND_AGAIN, "H74 H76 H91"
@@ -505,38 +522,44 @@ TAG_FILE = _broken(
     "H22 H98",
 )
 ENTRY_INVALID = _broken(
-    "entry-invalid", "a line of the index breaks the format", _SEND_AGAIN, "H64 H67"
+    "entry-invalid",
+    "a line of the index breaks the format",
+    _SEND_AGAIN,
+    "H40 H41 H43 H47 H62 H67 H88",
 )
 ENTRY_PATH = _broken(
     "entry-path",
     "an entry's path is not allowed",
     "do not trust this sender's program: nothing was written",
-    "H34-H37 H41 H47",
+    "H34-H36 H41 H47",
 )
-ENTRY_ORDER = _broken("entry-order", "the entries are not in order", _SEND_AGAIN, "H72 H73")
+ENTRY_ORDER = _broken("entry-order", "the entries are not in order", _SEND_AGAIN, "H72")
 ENTRY_COLLIDES = _broken(
     "entry-collides",
     "two entries cannot stand beside each other",
     _SEND_AGAIN,
-    "H43-H45 H99",
+    "H45 H99",
 )
 ENTRY_MEMBER = _broken(
     "entry-member",
     "an entry's member is not the one that the rule gives",
     _SEND_AGAIN,
-    "H37-H40 H43 H44 H47",
+    "H34 H35 H37-H40 H43 H44 H47 H49",
 )
 ENTRY_CHUNKS = _broken(
-    "entry-chunks", "an entry's chunks do not make up the file", _SEND_AGAIN, "H88"
+    "entry-chunks", "an entry's chunks do not make up the file", _SEND_AGAIN, "H64 H88"
 )
 ENTRY_DIGEST = _broken(
     "entry-digest-mismatch",
     "a file's content is not the one that was signed",
     _SEND_AGAIN,
-    "H69 H88",
+    "H69 H72 H88",
 )
 TOTALS_MISMATCH = _broken(
-    "totals-mismatch", "the manifest's totals are not those of its entries", _SEND_AGAIN, "H64"
+    "totals-mismatch",
+    "the manifest's totals are not those of its entries",
+    _SEND_AGAIN,
+    "H22 H34 H35 H49-H51 H54 H56-H59 H70 H71 H73 H74 H86",
 )
 SYMLINK_LEAVES = _code(
     "symlink-leaves",
@@ -544,7 +567,7 @@ SYMLINK_LEAVES = _code(
     "if the sender is to make such links: [restore] links, or `spoold restore --links skip`",
     exit_status=Exit.BROKEN,
     state=Ending.REJECTED,
-    cases="H48 H99",
+    cases="H48",
 )
 SOURCES_COLLIDE = _code(
     "sources-collide",

@@ -267,6 +267,7 @@ class Forge:
     entries: list[Document] = field(default_factory=list)
     contents: dict[str, bytes] = field(default_factory=dict)  # by member name, data/...
     compress: Callable[[bytes], bytes] | None = None
+    compress_index: Callable[[bytes], bytes] | None = None
     edit_members: Callable[[list[bytes]], list[bytes]] = _same  # PAYLOAD, in tar form
     edit_payload: Callable[[list[bytes]], list[bytes]] = _same  # raw frames
     edit_packed: Callable[[list[bytes]], list[bytes]] = _same  # compressed frames, before hashing
@@ -311,7 +312,8 @@ class Forge:
     def build(self) -> bytes:
         """The bytes of the bundle."""
         prefix = self.bundle_id.encode() + b"/"
-        pack = self.compress or (zstd_frame if self.codec is Codec.ZSTD else gzip_frame)
+        usual = zstd_frame if self.codec is Codec.ZSTD else gzip_frame
+        pack = self.compress or usual
         members = self.edit_members(
             [tar_member(prefix + name.encode(), data) for name, data in self.contents.items()]
         )
@@ -336,7 +338,7 @@ class Forge:
             ]
         )
         index_raws = self.edit_index_frames(cut_frames(index_members))
-        pack_index = zstd_frame if self.codec is Codec.ZSTD else gzip_frame
+        pack_index = self.compress_index or usual
         index = [pack_index(raw) for raw in index_raws]
         files = [entry for entry in self.entries if entry["kind"] == "file"]
         manifest = self.edit_manifest(
