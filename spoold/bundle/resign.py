@@ -2,9 +2,9 @@
 
 The manifest, and with it the bundle's identity, stays byte for byte. INDEX and PAYLOAD are copied
 by the kernel (copy_file_range(2)), or shared where the file system can; they are not read here, but
-for the frame table, which says how long the file must be. Room is not made in front of the payload in
-place, as for a new bundle: FALLOC_FL_INSERT_RANGE shifts extents one after the other, and a crash
-between two of them would leave a file of both halves where the only copy stood.
+for the frame table, which says how long the file must be. Room is not made in place, as in front of
+a new payload: FALLOC_FL_INSERT_RANGE shifts extents one after the other, and a crash between two of
+them would leave neither bundle where the only copy stood.
 
 Guarantees: the new file is whole and durable before it gets its name; the old one is only read.
 Crash: `.<name>.<random>` may stay beside the bundle; nothing reads it.
