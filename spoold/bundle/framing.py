@@ -55,6 +55,7 @@ class FrameWriter:
         self._descriptor = descriptor
         self._compression = compression
         self._packing: Ordered[_Packed] = Ordered(pool)
+        self._writing: Ordered[None] = Ordered(pool)
         self._on_frame = on_frame
         self._table = bytearray()
         self._submitted = 0
@@ -65,7 +66,7 @@ class FrameWriter:
         self._view = memoryview(self._buffer)
         self._raw = 0
         self._mark: _Mark | None = None
-        self.bytes = 0  # written, compressed
+        self.bytes = 0  # compressed, written or being written
         self.raw = 0  # tar bytes of all members so far
 
     def member(self, header: bytes, size: int, fill: Fill) -> None:
@@ -131,8 +132,7 @@ class FrameWriter:
         """Undo all members since the mark: the file is cut, the frame then open is open again."""
         mark = self._mark
         assert mark is not None
-        for packed in self._packing.drain():
-            self._write(packed)
+        self._drain()
         del self._table[mark.frames * _RECORD.size :]
         self.bytes = sum(frame.size for frame in self.frames())
         with disk_errors():
@@ -146,10 +146,11 @@ class FrameWriter:
         self._mark = self._held = None
 
     def finish(self) -> None:
-        """Close the open frame and wait until all are written."""
+        """Close the open frame and wait until all are written, the position at their end."""
         self._close()
-        for packed in self._packing.drain():
-            self._write(packed)
+        self._drain()
+        with disk_errors():
+            os.lseek(self._descriptor, self.bytes, os.SEEK_SET)
 
     def frames(self) -> Iterator[Frame]:
         """The frames written so far."""
@@ -175,9 +176,18 @@ class FrameWriter:
     def _take(self, buffer: bytearray) -> None:
         self._buffer, self._view, self._raw = buffer, memoryview(buffer), 0
 
+    def _drain(self) -> None:
+        for packed in self._packing.drain():
+            self._write(packed)
+        for _ in self._writing.drain():
+            pass
+
     def _write(self, packed: _Packed) -> None:
-        with disk_errors():
-            write_all(self._descriptor, packed.data)
+        # Its place is known now; the writing itself need not hold up who reads.
+        for _ in self._writing.submit(
+            partial(_write_at, self._descriptor, packed.data, self.bytes)
+        ):
+            pass
         self._table += _RECORD.pack(packed.raw, len(packed.data), packed.sha256)
         self.bytes += len(packed.data)
         if self._mark is not None and packed.buffer is self._mark.buffer:
@@ -191,6 +201,14 @@ def write_all(descriptor: int, data: bytes | memoryview) -> None:
     view = memoryview(data)
     while view:
         view = view[os.write(descriptor, view) :]
+
+
+def _write_at(descriptor: int, data: bytes, offset: int) -> None:
+    view = memoryview(data)
+    with disk_errors():
+        while view:
+            count = os.pwrite(descriptor, view, offset)
+            view, offset = view[count:], offset + count
 
 
 def _new_buffer() -> bytearray:
