@@ -9,6 +9,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from spoold import schemas, trust
+from spoold.actions.bundle import threads
+from spoold.actions.context import ActionSettings
 from spoold.bundle import reader
 from spoold.cli import cli
 from spoold.spool import Spool
@@ -465,3 +467,26 @@ def test_what_the_code_writes_fits_the_schemas(bundle: str) -> None:
                 jsonschema.validate(without, schemas.manifest())
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate({**manifest, "volume": 1}, schemas.manifest())
+
+
+def test_a_gzip_bundle_is_warned_of_and_is_as_good() -> None:
+    fields = {"compression": {"codec": "gzip", "level": 9}, "threads": 1}
+    Path("request-gz.json").write_text(json.dumps({**REQUEST, **fields}))
+    built = json.loads(run("build", "request-gz.json", "-o", "out", "--json").stdout)
+    assert built["path"].endswith(".tar.gz")
+    assert built["warnings"] == [
+        "compressed with gzip, for receivers without zstd: larger and slower"
+    ]
+    run("keys", "trust", "spool/site.pub", "--site", "site-a", "--spool", "other")
+    run("resign", built["path"], "--spool", "other")
+    run("verify", built["path"], "--threshold", "2", "--spool", "other")
+    assert "gzip 9" in run("inspect", built["path"]).stdout
+    run("restore", built["path"], "--to", "restored")
+    assert Path("restored/artifacts/large").read_bytes() == Path("evidence/x/large").read_bytes()
+
+
+def test_a_request_cannot_take_more_threads_than_are_configured() -> None:
+    settings = ActionSettings(roots={}, threads=2)
+    assert [threads(settings, wanted) for wanted in (None, 1, 2, 3)] == [2, 1, 2, 2]
+    cores = len(os.sched_getaffinity(0))
+    assert threads(ActionSettings(roots={}), 1024) == cores
