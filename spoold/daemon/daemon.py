@@ -146,13 +146,10 @@ class Daemon:
     def _drain(self, signals: Sequence[int]) -> None:
         """Let running attempts finish for a while; give back what is still running then."""
         self._supervisor.drain()
-        already = len(signals)
+        # The first signal began the draining, and a second one may have come since.
+        patience = 1 if signals else 0
         until = time.monotonic() + self._settings.drain_seconds
-        while (
-            self._supervisor.alive()
-            and time.monotonic() < until
-            and len(signals) <= max(already, 1)
-        ):
+        while self._supervisor.alive() and time.monotonic() < until and len(signals) <= patience:
             self._supervisor.wait(_ROUND_SECONDS / 4)
         killed = self._supervisor.identities()
         self._supervisor.kill()
