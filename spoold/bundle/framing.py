@@ -16,6 +16,7 @@ from spoold.bundle.manifest import Compression
 from spoold.bundle.members import BLOCK, ZEROS, member_bytes
 from spoold.bundle.pool import Ordered, Pool
 from spoold.bundle.scratch import disk_errors
+from spoold.spool import begin_sync
 
 # Fills the whole view with the next bytes of a member's content, or raises.
 Fill: TypeAlias = Callable[[memoryview], None]
@@ -209,6 +210,7 @@ def _write_at(descriptor: int, data: bytes, offset: int) -> None:
         while view:
             count = os.pwrite(descriptor, view, offset)
             view, offset = view[count:], offset + count
+    begin_sync(descriptor)
 
 
 def _new_buffer() -> bytearray:

@@ -29,7 +29,7 @@ from spoold.bundle.scratch import LineFile, LineSorter
 from spoold.errors import SpooldError
 from spoold.sinks.places import FOLDER_FLAGS, NEW_FLAGS, UNFINISHED_MODE, Folders, LargeFile
 from spoold.sinks.remove import remove_tree
-from spoold.spool import sync_file_system
+from spoold.spool import begin_sync, sync_file_system
 from spoold.trust import Trust
 
 _TOP_MODE: Final = 0o755
@@ -136,6 +136,7 @@ class TreeSink:
         assert self._large is not None
         with _target_errors(self._large.entry.path):
             write_all(self._large.descriptor, content)
+            begin_sync(self._large.descriptor)
 
     def commit(self) -> None:
         """Its hash has matched: mode and times, then the name."""
