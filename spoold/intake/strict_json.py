@@ -11,7 +11,7 @@ import json
 import re
 from typing import Final, NoReturn, TypeAlias
 
-from spoold import errors
+from spoold import canonical, errors
 from spoold.canonical import MAX_DEPTH, MAX_INTEGER
 from spoold.errors import Code, SpooldError
 
@@ -107,8 +107,10 @@ def _no_number(number: str) -> NoReturn:
 def _refuse(code: Code, text: str, position: int, what: str) -> NoReturn:
     line = text.count("\n", 0, position) + 1
     column = position - text.rfind("\n", 0, position)
+    # What stood there is shown, and may be anything.
+    shown = canonical.text(what)
     raise SpooldError(
-        code, f"line {line}, column {column}: {what}", at=f"line {line}, column {column}"
+        code, f"line {line}, column {column}: {shown}", at=f"line {line}, column {column}"
     )
 
 
@@ -197,8 +199,8 @@ def _refuse_token(text: str, position: int, expected: str) -> NoReturn:
             _refuse(errors.REQUEST_TRUNCATED, text, len(text), "the text ends within a string")
         what = "an unknown escape" if text[end] == "\\" else "a control character"
         _refuse(errors.REQUEST_NOT_JSON, text, end, f"{what} in a string")
-    if _NOT_A_NUMBER.match(text, position):
-        _refuse(errors.REQUEST_INVALID, text, position, f"{rest.split(',')[0]} is no JSON number")
+    if found := _NOT_A_NUMBER.match(text, position):
+        _refuse(errors.REQUEST_INVALID, text, position, f"{found[0]} is no JSON number")
     if any(word.startswith(text[position:]) for word in ("true", "false", "null")) or (
         _HALF_NUMBER.match(text, position)
     ):
