@@ -173,7 +173,7 @@ def test_it_sees_bits_that_were_flipped(
 ) -> None:
     data = Forge.good(codec).build()
     edges = frame_edges(data, codec)
-    chosen = range(len(data)) if THOROUGH else {edge + 4 for edge in edges}
+    chosen = range(0, len(data), 37) if THOROUGH else {edge + 4 for edge in edges}
     for position in sorted({*chosen, len(data) - 1}):
         damaged = bytearray(data)
         damaged[position] ^= 1 << position % 8
