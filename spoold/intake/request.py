@@ -112,7 +112,9 @@ def _refuse(mistakes: Sequence[_Mistake]) -> NoReturn:
     if len(shown) > _MAX_MISTAKES:
         shown[_MAX_MISTAKES:] = [f"and {len(shown) - _MAX_MISTAKES} more"]
     raise SpooldError(
-        errors.REQUEST_INVALID, "; ".join(shown), at=canonical.text(mistakes[0].at) or None
+        errors.REQUEST_INVALID,
+        canonical.text("; ".join(shown)),
+        at=canonical.text(mistakes[0].at) or None,
     )
 
 

@@ -245,7 +245,8 @@ def _texts() -> Iterator[bytes]:
     scalars = [
         "0", "-0", "1", "-1", "00", "01", "-01", "+1", "1.", ".1", "1.0", "-1.5", "1e1", "1E+2",
         "1e-1", "1e", "1e+", "0x10", "1_000", "\u0663", "\uff11", "1e400", "-1e400", "true",
-        "false", "null", "True", "TRUE", "nul", "tru", "nulll", "NaN", "nan", "Infinity", "-Infinity",
+        "false", "null", "True", "TRUE", "nul", "tru", "nulll", "NaN", "nan", "Infinity",
+        "-Infinity",
         *(str(2**power + step) for power in (31, 32, 53, 63, 64, 128) for step in (-1, 0, 1)),
         "9" * 5000, "-" + "9" * 5000, "0." + "1" * 5000, "-",
     ]  # fmt: skip
