@@ -4,15 +4,26 @@ Each action adds its own fields in a model of its own; `intake.request` turns by
 them, the worker reads it back from the job's row.
 """
 
+from datetime import UTC, datetime
 from typing import Annotated, Final, Literal
 
-from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+)
 
 from spoold.trust import SITE_NAME
 from spoold.units import parse_duration, parse_size
 
 TYPE: Final = "spoold.request/1"
 DEFAULT_PRIORITY: Final = 500
+# Dates end with 9999, and a job's rank lies after its time.
+_END_OF_TIME: Final = datetime(9000, 1, 1, tzinfo=UTC)
 
 
 def _size(value: object) -> object:
@@ -23,6 +34,24 @@ def _seconds(value: object) -> object:
     return parse_duration(value) if isinstance(value, str) else value
 
 
+def _text(value: object) -> object:
+    if not isinstance(value, str | datetime):
+        raise ValueError('it is no time: write "2026-11-20T10:00:00Z"')  # noqa: TRY004  # pydantic's
+    return value
+
+
+def _utc(value: datetime) -> datetime:
+    try:
+        utc = value.astimezone(UTC)
+    except OverflowError:
+        utc = None
+    if utc is None or utc >= _END_OF_TIME:
+        raise ValueError("it is no time between the years 1 and 9000")
+    return utc
+
+
+# From JSON a time is text, which strict mode would refuse.
+Moment = Annotated[AwareDatetime, Field(strict=False), BeforeValidator(_text), AfterValidator(_utc)]
 # A number is bytes, or seconds.
 Size = Annotated[int, BeforeValidator(_size, json_schema_input_type=int | str)]
 Seconds = Annotated[int, BeforeValidator(_seconds, json_schema_input_type=int | str)]
@@ -48,8 +77,7 @@ class Envelope(Part):
     priority: Annotated[int, Field(ge=0, le=1000)] = DEFAULT_PRIORITY
     idempotency_key: Annotated[Text, StringConstraints(min_length=1, max_length=512)] | None = None
     correlation_id: Annotated[Text, StringConstraints(min_length=1, max_length=512)] | None = None
-    # From JSON a time is text, which strict mode would refuse.
-    not_before: Annotated[AwareDatetime, Field(strict=False)] | None = None
+    not_before: Moment | None = None
     max_attempts: Annotated[int, Field(ge=1, le=1000)] | None = None
     timeout: Annotated[Seconds, Field(ge=1, le=366 * 86400)] | None = None
     labels: Annotated[dict[LabelName, Label], Field(max_length=100)] = Field(default_factory=dict)

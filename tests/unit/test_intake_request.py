@@ -1,5 +1,6 @@
 import hashlib
 import json
+from datetime import UTC, datetime
 from typing import Annotated, Literal
 
 import pytest
@@ -50,6 +51,22 @@ def refusal(content: bytes) -> SpooldError:
     with pytest.raises(SpooldError) as caught:
         parse(content, MODELS)
     return caught.value
+
+
+@pytest.mark.parametrize(
+    "moment",
+    ["9999-12-31T23:59:59Z", "9999-12-31T23:59:59-12:00", "0001-01-01T00:00:00+12:00", 12],
+)
+def test_a_moment_that_the_queue_could_not_hold_is_refused(moment: object) -> None:
+    caught = refusal(encode(not_before=moment))
+    assert caught.code is errors.REQUEST_INVALID
+    assert caught.at == "not_before"
+
+
+def test_a_moment_of_any_offset_is_taken_as_utc() -> None:
+    parsed = parse(encode(not_before="2026-11-20T00:00:00+23:59"), MODELS)
+    assert parsed.envelope.not_before == datetime(2026, 11, 19, 0, 1, tzinfo=UTC)
+    assert parsed.envelope.not_before.tzinfo is UTC
 
 
 def test_a_valid_request_keeps_its_document_and_its_canonical_hash() -> None:
