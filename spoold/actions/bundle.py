@@ -187,7 +187,7 @@ def slug(name: str) -> str:
     """A name as the first part of a bundle id: `[a-z0-9-]`, 1 to 80 characters."""
     ascii_ = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode().lower()
     # bagit.py takes any file whose name begins like a tag manifest for one.
-    plain = re.sub(r"[^a-z0-9]+", "-", ascii_).strip("-").replace("tagmanifest-", "tagmanifest")
+    plain = re.sub(r"[^a-z0-9]+", "-", ascii_).strip("-").replace("tagmanifest", "tag-manifest")
     return plain[:_MAX_SLUG].strip("-") or "bundle"
 
 
