@@ -112,7 +112,9 @@ def drop(spool: Spool, source: Path, name: bytes, report: Report | None = None) 
     random = b"." + secrets.token_hex(6).encode() + b"."
     part = os.path.join(inbox, random + name[: 255 - len(random) - 5] + b".part")
     try:
-        with open(source, "rb", buffering=0) as reader:
+        # A FIFO must not make us wait for its writer.
+        opened = os.open(source, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        with open(opened, "rb", buffering=0) as reader:
             status = os.fstat(reader.fileno())
             if not stat.S_ISREG(status.st_mode):
                 raise SpooldError(errors.DISK_ERROR, f"{source} is no regular file")

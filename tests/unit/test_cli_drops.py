@@ -100,6 +100,12 @@ def test_submit_copies_whole_and_leaves_nothing_else(spool: Spool) -> None:
     assert (spool.root / "inbox/request-a.json").read_text() == content
 
 
+def test_submit_does_not_wait_for_a_fifo(spool: Spool) -> None:
+    os.mkfifo("request-fifo.json")
+    assert "no regular file" in run("submit", "request-fifo.json", status=1).stderr
+    assert not os.listdir(spool.root / "inbox")
+
+
 def test_submit_under_another_name(spool: Spool) -> None:
     Path("anything").write_text("{}")
     run("submit", "anything", "--as", "request-b.json")
