@@ -5,9 +5,11 @@ database driver, cryptography or the terminal library.
 """
 
 import importlib
+import os
 import sys
 import traceback
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final, NoReturn
 
@@ -106,23 +108,21 @@ class _Commands(click.Group):
         except click.ClickException as error:
             status = error.exit_code
             if as_json:
-                output.error(SpooldError(errors.USAGE, error.format_message()), as_json=True)
+                _tell(SpooldError(errors.USAGE, error.format_message()), as_json=True)
             else:
                 error.show()
         except SpooldError as error:
             status = error.code.exit_status
-            output.error(error, as_json=as_json)
+            _tell(error, as_json=as_json)
         except (click.Abort, KeyboardInterrupt):
             status = _INTERRUPTED
         except OSError as error:  # where no command knew better: still a sentence, not a traceback
             status = Exit.FAILED
-            output.error(output.of_os_error(error), as_json=as_json)
+            _tell(output.of_os_error(error), as_json=as_json)
         except Exception as error:  # noqa: BLE001  # a fault of ours: told as one, with its trace
             status = Exit.FAILED
             traceback.print_exc()
-            output.error(
-                SpooldError(errors.INTERNAL, f"{type(error).__name__}: {error}"), as_json=as_json
-            )
+            _tell(SpooldError(errors.INTERNAL, f"{type(error).__name__}: {error}"), as_json=as_json)
         sys.exit(int(status or 0))
 
 
@@ -149,4 +149,30 @@ def cli() -> None:
 
 def main() -> NoReturn:
     """The entry point of the installed program."""
+    _fill_standard_streams()
     cli.main()
+
+
+def _tell(failure: SpooldError, *, as_json: bool) -> None:
+    # Who does not listen any more still gets the exit status.
+    with suppress(OSError):
+        output.error(failure, as_json=as_json)
+
+
+def _fill_standard_streams() -> None:
+    """Open the null device where 0, 1 or 2 is closed: the next file opened would be taken for it.
+
+    Otherwise a lock or a socket would stand there, and what is printed would go into it.
+    """
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:  # the lowest free number is this one
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
+    # Python has set to None those that it found closed.
+    if sys.stdin is None:
+        sys.stdin = os.fdopen(0, encoding="utf-8", closefd=False)
+    if sys.stdout is None:
+        sys.stdout = os.fdopen(1, "w", encoding="utf-8", closefd=False)
+    if sys.stderr is None:
+        sys.stderr = os.fdopen(2, "w", encoding="utf-8", closefd=False)
