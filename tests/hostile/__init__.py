@@ -5,7 +5,7 @@ signed part, so that the check that is meant is the one that catches it. The tes
 table: the reader and the table of errors (unit), restoring (integration), verify-bundle.sh.
 """
 
-from tests.hostile import documents, headers, names, signatures, stream
+from tests.hostile import documents, headers, members, names, signatures, stream
 from tests.hostile.case import Case
 
 CASES: list[Case] = [
@@ -13,6 +13,7 @@ CASES: list[Case] = [
     *documents.CASES,
     *names.CASES,
     *headers.CASES,
+    *members.CASES,
     *stream.CASES,
 ]
 
