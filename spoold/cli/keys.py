@@ -243,6 +243,12 @@ def _remarks(here: Spool, key: trust.TrustedKey) -> list[str]:
     said = []
     own = _own(here)
     if own is not None and own.key_id == key.key_id:
+        if own.site != key.site:
+            raise SpooldError(
+                errors.KEY_UNUSABLE,
+                f"this is the key of this very site, {own.site}: it cannot be {key.site}'s",
+                hint="give the public key that the other site's `spoold keys show` prints",
+            )
         said.append("this is this site's own key: it is trusted without being listed")
     elif own is not None and own.site == key.site:
         said.append(

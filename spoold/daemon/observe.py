@@ -37,8 +37,11 @@ class Observer:
 
     def backlog(self) -> Sequence[Backlog] | None:
         """Unfinished jobs by state and action; None while the database is away."""
-        with self._asking, suppress(SpooldError):
-            return self._store.backlog()
+        with self._asking:
+            # Twice: the connection of the last time may be one to a server that was restarted.
+            for _ in range(2):
+                with suppress(SpooldError):
+                    return self._store.backlog()
         return None
 
     def checks(self) -> list[Check]:

@@ -71,13 +71,16 @@ class Placement:
         target = self._target(move)
         if _inode(target) == move.inode:
             return
-        folder = self.tree.root / move.folder
-        if not folder.is_dir():  # restored/<site>/
-            folder.mkdir(mode=0o755)
-            spool.sync_folder(folder.parent)
+        self._make_restored_folder(move)
         try:
             spool.rename_new(self._source(move), target)
         except FileNotFoundError as error:
+            if not (self.tree.root / move.folder).is_dir():
+                raise SpooldError(
+                    errors.SPOOL_INVALID,
+                    f"the folder {move.folder} is gone",
+                    hint="bring it back, or mount it again; the job goes on by itself",
+                ) from error
             if not answered:
                 raise SpooldError(
                     errors.PUBLISH_LOST, f"{shown(move.folder, move.name)} is nowhere to be found"
@@ -88,6 +91,13 @@ class Placement:
                 f"somebody else put {shown(move.folder, move.name)} there",
                 hint="move it away; the job goes on by itself",
             ) from error
+
+    def _make_restored_folder(self, move: Move) -> None:
+        """`restored/<site>/`. Any other folder that is missing may be a mount that is gone."""
+        folder = self.tree.root / move.folder
+        if folder.parent == self.tree.folder(Folder.RESTORED) and not folder.is_dir():
+            folder.mkdir(mode=0o755)
+            spool.sync_folder(folder.parent)
 
     def _place_status(self, move: Move, *, answered: bool) -> None:
         """Step (5). The row has the document, so that it can always be written again."""

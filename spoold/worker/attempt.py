@@ -38,6 +38,7 @@ log = structlog.get_logger()
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 _PUBLISH_AGAIN_SECONDS = 5.0
+_USED_UP = "its attempts are used up: remove the cause that the message names, then `spoold retry`"
 
 
 class Became(enum.StrEnum):
@@ -177,6 +178,8 @@ class Attempt:
         job = self.claim.job
         document = error_document(error)
         if not may_retry(job, transient=error.code.transient):
+            if error.code.transient:  # its own hint speaks of another attempt
+                document = {**document, "hint": _USED_UP}
             ending = Ending(State(error.code.state.value), error=document)
             return self._publish(scratch, ending)
         delay = retry_delay(job.attempt, self.site.retry, random.random())  # noqa: S311  # jitter

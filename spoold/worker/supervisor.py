@@ -175,7 +175,7 @@ class Supervisor:
             place.pause = 0.0
         place.due = time.monotonic() + place.pause
         place.pause = min(max(0.5, place.pause * 2), _LONGEST_PAUSE_SECONDS)
-        if status != 0 or not self._draining:
+        if not self._draining:
             log.warning("worker.died", worker=str(child.identity), status=status)
         self.on_death(child.identity)
 
