@@ -2,6 +2,8 @@
 
 Guarantees: a folder that is not there, or empty, appears by one rename when everything asked for
 has been verified. One that has content is merged into, file by file, and only after the same.
+Not guaranteed: where a part is asked for, that the rest of a bundle in a file is good: it is not
+read. Head, index and every frame that is read are verified in full.
 Crash: `.<name>.<random>` may stay beside the target, or in it where that is a mount; nothing reads
 it. A merge that was cut off has moved some files, each of them whole: run again with
 `Conflict.REPLACE` it comes to its end.
@@ -92,7 +94,10 @@ class Selected:
 
 @dataclass(slots=True)
 class Restorer:
-    """One restore. `matched` counts the entries that were wanted, `warnings` what to tell."""
+    """One restore. `matched` counts the entries that were wanted, `warnings` what to tell.
+
+    `partial`: only what they needed was read and verified, besides head and index.
+    """
 
     target: Path
     selection: Selection = Selection()
@@ -100,6 +105,7 @@ class Restorer:
     conflict: Conflict = Conflict.REFUSE
     owners: bool = False
     matched: int = 0
+    partial: bool = False
     kept: int = 0
     replaced: int = 0
     warnings: tuple[str, ...] = ()
@@ -123,7 +129,7 @@ class Restorer:
             self._measure(index, home)
             sink = TreeSink(quarantine, links=self.links, owners=self.owners, scratch=home)
             try:
-                reader.read_payload(index, _Chosen(self, sink))
+                self._read(reader, index, _Chosen(self, sink))
                 sink.finish()
                 if merging:
                     self._merge(quarantine, target)
@@ -159,6 +165,16 @@ class Restorer:
         """Remember a folder whose mode and times are to be set where it stands already."""
         if self.conflict is Conflict.REPLACE:
             self._folders.add(_digest(folder.path))
+
+    def _read(self, reader: BundleReader, index: Index, visitor: Visitor) -> None:
+        # Of a pipe nothing can be left out, and where all is wanted nothing is.
+        if reader.seekable and self.matched < index.head.manifest.entries.count:
+            self.partial = True
+            reader.read_chosen(
+                index, lambda entry: self.selection.select(entry) is not None, visitor
+            )
+        else:
+            reader.read_payload(index, visitor)
 
     def _measure(self, index: Index, home: Path) -> None:
         wanted = self.selection.measure(index, home)

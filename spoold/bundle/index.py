@@ -43,6 +43,10 @@ class Index:
     lines: LineFile
     table: bytearray
 
+    def __len__(self) -> int:
+        """How many PAYLOAD frames there are."""
+        return len(self.table) // _RECORD.size
+
     def entries(self) -> Iterator[Entry]:
         """The entries, in order."""
         for line in self.lines:

@@ -1,7 +1,8 @@
 """Reads a bundle: once, forward, fail closed; a pipe is as good as a file.
 
 The steps are those of the format page, section 5: head, policy, INDEX, PAYLOAD, end. Each is
-entered only with what the one before it returned, so none can be left out.
+entered only with what the one before it returned, so none can be left out. Of a file that can seek,
+`read_chosen` reads a part of the payload, verified as strictly, and says nothing of the rest.
 
 Guarantees: a visitor is handed nothing whose hash has not matched, but the pieces between `begin`
 and `commit`, which it must not make visible; when `read_payload` returns, every byte of the file
@@ -11,12 +12,13 @@ was accounted for.
 import hashlib
 import os
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Final, Protocol
 
 from spoold import canonical, errors
+from spoold.bundle.choosing import choose, member_sizes
 from spoold.bundle.entry import Entry, Kind, Report
 from spoold.bundle.frames import END_FRAME, FRAME_BYTES, Codec, padding
 from spoold.bundle.head import Head, Policy, VerifiedHead, slice_head, verify_head
@@ -24,7 +26,7 @@ from spoold.bundle.index import Index, IndexReader, chunk_members
 from spoold.bundle.lines import Frame
 from spoold.bundle.members import BLOCK
 from spoold.bundle.pool import Pool, usable_cores
-from spoold.bundle.unpacking import MemberStream, unpack_frames
+from spoold.bundle.unpacking import MemberStream, Places, unpack_frames
 from spoold.errors import SpooldError
 from spoold.trust import Trust
 
@@ -146,6 +148,11 @@ class BundleReader:
         if self._index is not None:
             self._index.lines.close()
 
+    @property
+    def seekable(self) -> bool:
+        """Whether `read_chosen` can be used: not of a pipe."""
+        return self._file.seekable()
+
     def read_head(self) -> Head:
         """Step 2. Raises what `slice_head` raises, bundle-truncated or disk-error."""
         assert self._offset == 0
@@ -162,7 +169,7 @@ class BundleReader:
             done += raw
             self._tell("index", done, total, 0)
 
-        stream = MemberStream(self._unpack(codec, frames, "index frame"), tell_progress)
+        stream = MemberStream(self._unpack(codec, enumerate(frames), "index frame"), tell_progress)
         self._index = IndexReader(head, policy, self._scratch).read(stream)
         expected = padding(codec, self._offset)
         # Its header first: where there is none, the file may be too short for the rest.
@@ -184,31 +191,78 @@ class BundleReader:
             done += raw
             self._tell(self._phase, done, total, entries)
 
-        frames = self._unpack(head.head.codec, index.frames(), "frame")
+        frames = self._unpack(head.head.codec, enumerate(index.frames()), "frame")
         stream = MemberStream(frames, tell_progress)
-        whole_bytes = min(_WHOLE_BYTES, head.manifest.chunk_size)
-        sha256 = hashlib.sha256
         for entry in index.entries():
-            if entry.kind is not Kind.FILE:
-                visitor.entry(entry)
-            elif entry.size <= whole_bytes:
-                content = stream.whole(prefix + entry.member.encode(), entry.size)
-                found = sha256(content).hexdigest()
-                if found != entry.sha256:
-                    raise _mismatch(entry.member, found, entry.sha256)
-                visitor.whole(entry, content)
+            if entry.kind is Kind.FILE:
+                _read_file(stream, prefix, entry, visitor)
             else:
-                _read_pieces(stream, prefix, entry, visitor)
+                visitor.entry(entry)
             entries += 1
         stream.expect_end()
-        end = END_FRAME[head.head.codec]
+        self._read_end(head.head.codec)
+        self._tell(self._phase, total, total, entries)
+
+    def read_chosen(self, index: Index, wanted: Callable[[Entry], bool], visitor: Visitor) -> None:
+        """Steps 5 to 7 for the wanted entries only: the frames that hold them, and the end.
+
+        The file must be `seekable`. What is in other frames is not read, and nothing is said of
+        it; of the frames that are read every byte is authenticated.
+        """
+        assert index is self._index
+        head = index.head
+        prefix = f"{head.manifest.bundle_id}/".encode()
+        chosen, total = choose(index, wanted)
+        done = entries = 0
+
+        def tell_progress(raw: int) -> None:
+            nonlocal done
+            done += raw
+            self._tell(self._phase, done, total, entries)
+
+        codec, begin = head.head.codec, self._offset
+        stream = MemberStream(
+            self._unpack(codec, self._seek_frames(index, chosen), "frame"), tell_progress
+        )
+        places = Places()
+        for entry in index.entries():
+            stand = [places.add(size) for size in member_sizes(entry)]
+            if wanted(entry):
+                if not stand:
+                    visitor.entry(entry)
+                else:
+                    stream.skip_to(stand[0])
+                    _read_file(stream, prefix, entry, visitor)
+            entries += 1
+        self._seek(begin + sum(frame.size for frame in index.frames()))
+        self._read_end(codec)
+        self._tell(self._phase, total, total, entries)
+
+    def _seek_frames(self, index: Index, chosen: bytearray) -> Iterator[tuple[int, Frame]]:
+        offset = self._offset
+        for number, frame in enumerate(index.frames()):
+            if chosen[number]:
+                self._seek(offset)
+                yield number, frame
+            offset += frame.size
+
+    def _seek(self, offset: int) -> None:
+        try:
+            self._file.seek(offset - self._offset, os.SEEK_CUR)
+        except OSError as error:
+            raise SpooldError(errors.DISK_ERROR, f"the bundle: {error.strerror}") from error
+        self._offset = offset
+
+    def _read_end(self, codec: Codec) -> None:
+        end = END_FRAME[codec]
         if self._read(len(end)) != end:
             raise SpooldError(errors.END_INVALID)
         if self._read_some(1):
             raise SpooldError(errors.TRAILING_DATA, f"more follows after byte {self._offset - 1}")
-        self._tell(self._phase, total, total, entries)
 
-    def _unpack(self, codec: Codec, frames: Iterable[Frame], where: str) -> Iterator[bytes]:
+    def _unpack(
+        self, codec: Codec, frames: Iterable[tuple[int, Frame]], where: str
+    ) -> Iterator[bytes]:
         return unpack_frames(self._pool, codec, frames, self._read, where)
 
     def _tell(self, phase: str, done: int, total: int, entries: int) -> None:
@@ -269,6 +323,17 @@ def verify(
         return head
 
 
+def _read_file(stream: MemberStream, prefix: bytes, entry: Entry, visitor: Visitor) -> None:
+    if entry.chunks or entry.size > _WHOLE_BYTES:
+        _read_pieces(stream, prefix, entry, visitor)
+        return
+    content = stream.whole(prefix + entry.member.encode(), entry.size)
+    found = hashlib.sha256(content).hexdigest()
+    if found != entry.sha256:
+        raise _mismatch(entry.member, found, entry.sha256)
+    visitor.whole(entry, content)
+
+
 def _read_pieces(stream: MemberStream, prefix: bytes, entry: Entry, visitor: Visitor) -> None:
     visitor.begin(entry)
     whole = hashlib.sha256()
@@ -276,11 +341,13 @@ def _read_pieces(stream: MemberStream, prefix: bytes, entry: Entry, visitor: Vis
         for view in stream.member(prefix + entry.member.encode(), entry.size):
             whole.update(view)
             visitor.write(view)
-    for name, chunk in chunk_members(entry):
-        digest = hashlib.sha256()
+    for number, (name, chunk) in enumerate(chunk_members(entry)):
+        # Up to its end, the first chunk is the whole.
+        digest = hashlib.sha256() if number else whole
         for view in stream.member(prefix + name.encode(), chunk.size):
             digest.update(view)
-            whole.update(view)
+            if number:
+                whole.update(view)
             visitor.write(view)
         if digest.hexdigest() != chunk.sha256:
             raise _mismatch(name, digest.hexdigest(), chunk.sha256)

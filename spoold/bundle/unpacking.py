@@ -7,7 +7,7 @@ padding with zeros, and a member stands in its frame as the cutting rule has it.
 import hashlib
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
-from typing import Final
+from typing import Final, NamedTuple
 
 from spoold import canonical, errors
 from spoold.bundle import members
@@ -20,15 +20,19 @@ _BLOCK: Final = members.BLOCK
 
 
 def unpack_frames(
-    pool: Pool, codec: Codec, frames: Iterable[Frame], read: Callable[[int], bytes], where: str
+    pool: Pool,
+    codec: Codec,
+    frames: Iterable[tuple[int, Frame]],
+    read: Callable[[int], bytes],
+    where: str,
 ) -> Iterator[bytes]:
-    """Yield the tar bytes of frames that follow each other; `read(n)` gives exactly n bytes.
+    """Yield the tar bytes of numbered frames; `read(n)` gives exactly n bytes of the next one.
 
     Raises frame-digest-mismatch, frame-invalid, or what `read` raises.
     """
     calls = (
         partial(_unpack, codec, read(frame.size), frame, f"{where} {number}")
-        for number, frame in enumerate(frames)
+        for number, frame in frames
     )
     return ordered_map(pool, calls)
 
@@ -45,6 +49,34 @@ def _unpack(codec: Codec, data: bytes, frame: Frame, where: str) -> bytes:
         raise SpooldError(error.code, f"{where}: {error.message}", at=where) from error
 
 
+class Place(NamedTuple):
+    """Where a member stands: its first frame, its offset there, and how many frames it takes."""
+
+    frame: int
+    offset: int
+    frames: int
+
+
+class Places:
+    """The places of members, by the cutting rule, given their sizes one after the other."""
+
+    def __init__(self) -> None:
+        self._frame = 0
+        self._open = 0
+
+    def add(self, size: int) -> Place:
+        """The place of the next member, of `size` bytes of content."""
+        total = members.member_bytes(size)
+        if self._open and self._open + total > FRAME_BYTES:
+            self._frame, self._open = self._frame + 1, 0
+        place = Place(self._frame, self._open, -(-total // FRAME_BYTES))
+        if total > FRAME_BYTES:
+            self._frame += place.frames
+        else:
+            self._open += total
+        return place
+
+
 class MemberStream:
     """Hands out the members of consecutive frames, one after the other."""
 
@@ -53,6 +85,21 @@ class MemberStream:
         self._on_frame = on_frame  # is told the raw size of each frame that begins
         self._frame = b""
         self._position = 0
+        self._number = -1
+
+    def skip_to(self, place: Place) -> None:
+        """Go on at a member's place, where the frames that were given may be a choice.
+
+        Each frame of the choice must be asked for, in order.
+        """
+        if place.offset and place.frame == self._number:
+            self._position = place.offset
+            return
+        self._position = len(self._frame)
+        self._number = place.frame - 1
+        if place.offset:
+            self._next()
+            self._position = place.offset
 
     def whole(self, name: bytes, size: int) -> memoryview:
         """The content of a member that fits into one frame."""
@@ -105,6 +152,7 @@ class MemberStream:
         if frame is None:
             raise SpooldError(errors.FRAME_CUT, "the frames end before their members do")
         self._frame = frame
+        self._number += 1
         self._on_frame(len(frame))
         return frame
 

@@ -19,7 +19,7 @@ from spoold.errors import Exit
     help="The folder to make of it; it must not exist or be empty, but for --conflict.",
 )
 @click.option("--dry-run", is_flag=True, help="Verify all and list what would be restored.")
-@click.option("--only", metavar="GLOB", help="Restore only entries whose path matches.")
+@click.option("--only", metavar="GLOB", help="Restore, and of a file read, only what matches.")
 @click.option(
     "--strip",
     type=click.IntRange(0, 127),
@@ -61,6 +61,9 @@ def restore(
     as_json: bool,
 ) -> int:
     """Verify a bundle (- reads the standard input) and restore its files as DIR.
+
+    With --only, signature and index are verified in full, but of the content no more than is wanted
+    is read, unless it comes through a pipe: then "verified" is "partial".
 
     Nothing appears before all that is wanted has been verified. A new DIR then appears at once; one
     that has content is filled file by file, never through a symbolic link that stands in it. Modes
@@ -106,6 +109,7 @@ def restore(
                 **trusting.document(head),
                 "restored": None if dry_run else str(folder),
                 "dry_run": dry_run,
+                "verified": "partial" if restorer.partial else "all",
                 "matched": restorer.matched,
                 "kept": restorer.kept,
                 "replaced": restorer.replaced,
@@ -119,5 +123,7 @@ def restore(
         f"{'would restore' if dry_run else 'restored'} {restorer.matched} of "
         f"{head.manifest.entries.count} entries {'to' if dry_run else 'as'} {folder}"
     )
+    if restorer.partial:
+        output.line("  verified: these only; `spoold verify` reads the rest")
     output.facts(trusting.facts(head))
     return Exit.DONE
