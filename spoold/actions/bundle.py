@@ -215,7 +215,14 @@ def _name_of(request: BundleRequest) -> str:
 def _created_at() -> datetime:
     # https://reproducible-builds.org/specs/source-date-epoch/
     epoch = os.environ.get("SOURCE_DATE_EPOCH")
-    return datetime.fromtimestamp(int(epoch), UTC) if epoch else datetime.now(UTC)
+    if not epoch:
+        return datetime.now(UTC)
+    try:
+        return datetime.fromtimestamp(int(epoch), UTC)
+    except (ValueError, OverflowError, OSError) as error:
+        raise SpooldError(
+            errors.CONFIG_INVALID, f"SOURCE_DATE_EPOCH={epoch} is no Unix time"
+        ) from error
 
 
 ACTION = Action(BundleRequest, run)
