@@ -12,6 +12,7 @@ from typing import Final
 
 from spoold import canonical, errors
 from spoold.bundle.entry import Entry, Kind
+from spoold.bundle.hashes import Hashes
 from spoold.bundle.unicode14 import unassigned
 from spoold.errors import SpooldError
 
@@ -83,14 +84,14 @@ def ustar_split(name: bytes) -> tuple[bytes, bytes] | None:
 class MemberNames:
     """Gives each file of one bundle its member name; a writer and a reader ask in the same order.
 
-    Names are remembered as 64-bit hashes (salted per process): a million cost 70 MB. Equal names
+    Names are remembered as 64-bit hashes (salted per process): a million cost 16 MB. Equal names
     always meet; that two different ones do has a chance of 3e-8 in a bundle of a million files,
     and the reader then refuses a good bundle once, never accepts a bad one.
     """
 
     def __init__(self, bundle_id: str) -> None:
         self._base_bytes = len(bundle_id) + len("/data/")
-        self._members: set[int] = set()
+        self._members = Hashes()
         self._folders: dict[int, int] = {}  # folded name -> its one exact spelling
         self._settled = ""  # the last file's folder: known, and spelled this way
         self._pending: tuple[int, str, tuple[tuple[int, int], ...]] | None = None
