@@ -202,9 +202,13 @@ def sha: fits("[0-9a-f]{64}");
 def site: fits("[a-z0-9][a-z0-9-]{0,62}");
 def fields($required; $optional):
   type == "object" and (keys - $required - $optional == []) and ($required - keys == []);
+# Without fromdate, which knows neither the first centuries nor the last second before 1970.
 def time:
-  fits("[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(?:\\.[0-9]{1,9})?Z")
-  and .[0:4] != "0000" and (.[0:19] + "Z" | (try (fromdate | todate) catch "") == .);
+  fits("[0-9]{4}-(?:0[1-9]|1[0-2])-(?:0[1-9]|[12][0-9]|3[01])T(?:[01][0-9]|2[0-3])"
+    + ":[0-5][0-9]:[0-5][0-9](?:\\.[0-9]{1,9})?Z")
+  and .[0:4] != "0000" and (.[5:10] | fits("(?:0[2469]|11)-31|02-30") | not)
+  and (.[5:10] != "02-29"
+    or (.[0:4] | fits("..(?:0[48]|[2468][048]|[13579][26])|(?:[02468][048]|[13579][26])00")));
 def frame:
   fields(["raw", "sha256", "size"]; []) and (.raw | natural) and (.size | natural)
   and (.sha256 | sha) and .raw >= 1 and .raw <= 4194304 and .size >= 1

@@ -17,7 +17,7 @@ from spoold.daemon.wiring import action_settings
 from spoold.errors import SpooldError
 from spoold.intake.request import ParsedRequest
 from spoold.sinks.remove import remove_tree
-from spoold.spool import rename_new, sync_folder
+from spoold.spool import rename_new, sync_file, sync_folder
 from spoold.status import Progress
 from spoold.trust import Trust, load_signer
 
@@ -64,6 +64,7 @@ def build(
         [bundle] = outcome.made
         target = folder / os.fsdecode(bundle.name)
         (scratch / bundle.source).chmod(0o644)
+        sync_file(scratch / bundle.source)
         rename_new(scratch / bundle.source, target)
         sync_folder(folder)
     finally:

@@ -21,8 +21,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from spoold import errors
+from spoold import daemon_status, errors
 from spoold.errors import SpooldError
+from spoold.handlers import NO_HANDLERS, Handlers
 from spoold.intake.names import DROPS, NameKind, classify
 from spoold.spool import Folder, Spool, rename_new, sync_folder
 from spoold.status import SUFFIX, show_name, status_name
@@ -86,24 +87,30 @@ class Answer:
         return code if isinstance(code, str) else None
 
 
-def check_name(name: bytes) -> None:
+def check_name(name: bytes, handlers: Handlers = NO_HANDLERS) -> None:
     """Raise drop-name for a name that the intake would not take."""
-    kind = classify(name)
+    kind = classify(name, handlers)
     if kind in DROPS and len(name) <= os.pathconf("/", "PC_NAME_MAX"):
         return
     why = {
         NameKind.UNFINISHED: "it is the name of an unfinished upload",
         NameKind.RESERVED: "it could pass for another drop's answer",
-    }.get(kind, "it is neither a request's nor a bundle's")
+    }.get(kind, "it is neither a request's nor a bundle's, nor one of a configured handler's")
     raise SpooldError(errors.DROP_NAME, f"{show_name(name)[0]}: {why}")
 
 
-def drop(spool: Spool, source: Path, name: bytes, report: Report | None = None) -> Dropped:
+def drop(
+    spool: Spool,
+    source: Path,
+    name: bytes,
+    report: Report | None = None,
+    handlers: Handlers = NO_HANDLERS,
+) -> Dropped:
     """Copy a file into the inbox under a name, whole or not at all.
 
     Raises drop-name, name-busy, no-space or disk-error.
     """
-    check_name(name)
+    check_name(name, handlers)
     inbox = os.fsencode(spool.folder(Folder.INBOX))
     target = os.path.join(inbox, name)
     if os.path.lexists(target):
@@ -198,23 +205,28 @@ def read_status(spool: Spool, name: bytes) -> Answer | None:
     return _read(Path(os.fsdecode(os.path.join(_status_folder(spool), status_name(name)))))
 
 
+def read_daemon(spool: Spool) -> Answer | None:
+    """What the daemon last said of itself; None where none has run yet."""
+    return _read(spool.folder(Folder.STATUS) / daemon_status.NAME)
+
+
 def find(spool: Spool, text: str) -> Answer:
     """The status of a drop by its name, or of a job by its id or the last 12 digits of that.
 
     A name may be given as status files show it, with `\\xNN`. Raises job-unknown.
     """
-    raw = os.path.basename(os.fsencode(text))
-    unescaped = _ESCAPE.sub(lambda match: bytes([int(match[1], 16)]), raw)
-    for name in dict.fromkeys((raw, unescaped, raw.removesuffix(SUFFIX))):
-        if name and (answer := read_status(spool, name)) is not None:
+    names = drop_names(text)
+    for name in names:
+        if (answer := read_status(spool, name)) is not None:
             return answer
     digits = text.strip().lower()
     if _JOB_ID.fullmatch(digits) or _SHORT_ID.fullmatch(digits):
         if (answer := find_job(spool, digits)) is not None:
             return answer
         raise SpooldError(errors.JOB_UNKNOWN, f"no status file speaks of job {digits}")
+    raw = names[0] if names else b""
     shown = show_name(raw)[0]
-    if os.path.lexists(os.path.join(os.fsencode(spool.folder(Folder.INBOX)), raw)):
+    if raw and os.path.lexists(os.path.join(os.fsencode(spool.folder(Folder.INBOX)), raw)):
         raise SpooldError(
             errors.JOB_UNKNOWN,
             f"{shown} stands in the inbox and has no status yet",
@@ -225,6 +237,13 @@ def find(spool: Spool, text: str) -> Answer:
         f"there is no status of a drop called {shown}",
         hint="check the name; `spoold jobs` lists the daemon's jobs",
     )
+
+
+def drop_names(text: str) -> list[bytes]:
+    """The drop names that a text may mean: as it is, with `\\xNN` for bytes, of a status file."""
+    raw = os.path.basename(os.fsencode(text))
+    unescaped = _ESCAPE.sub(lambda match: bytes([int(match[1], 16)]), raw)
+    return [name for name in dict.fromkeys((raw, unescaped, raw.removesuffix(SUFFIX))) if name]
 
 
 def find_job(spool: Spool, digits: str) -> Answer | None:

@@ -1,32 +1,46 @@
 """What `doctor` checks: the tree, the configuration, the key, the database, the inbox, the space.
 
-Each check says what it found and, where something is wrong, the fix. Checks only look; the two that
-must try (links and renames, leases) leave nothing behind.
+Each check says what it found and, where something is wrong, the fix. Checks only look; those that
+must try (links, renames, leases, events) leave nothing behind.
 """
 
 import enum
-import fcntl
 import os
 import shutil
-import signal
 import stat
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from spoold import trust, units
+from spoold import client, daemon_status, trust, trust_store, units
 from spoold.config import Config
 from spoold.errors import SpooldError
 from spoold.file_systems import file_system_of
+from spoold.handlers import NO_HANDLERS, Handlers
+from spoold.handlers.arguments import plain
+from spoold.handlers.process import environment, find_program
+from spoold.handlers.reach import problems
 from spoold.intake.names import DROPS, NameKind, classify
+from spoold.intake.settings import WatchMode
 from spoold.spool import Folder, Spool, faults
 from spoold.status import show_name
+
+if TYPE_CHECKING:
+    from spoold.postgres.horizon import Holder
+
+if TYPE_CHECKING:
+    from spoold.intake.touch import Touched
 
 _OLD_UPLOAD_SECONDS = 86400
 _MAX_STRAYS_SHOWN = 20
 _MIN_WATCHES = 128
+# Our own transactions end after 5 minutes. Where only the number is known, as of a slot, this many.
+_HELD_SECONDS = 600
+_HELD_TRANSACTIONS = 1_000_000
 
 
 class Level(enum.StrEnum):
@@ -63,12 +77,14 @@ def examine(spool: Spool, load: Callable[[], Config]) -> Iterator[Finding]:
         config = load()
     except SpooldError as error:
         yield Finding(Level.FAIL, "configuration", error.message, error.hint)
-        yield from _inbox(spool)
+        yield from _inbox(spool, None)
         return
     yield from _configuration(config)
+    yield from _handlers(config)
     yield from _key(config)
+    yield from _daemon(config)
     yield from _database(config)
-    yield from _inbox(spool)
+    yield from _inbox(spool, config)
     yield from _space(config)
 
 
@@ -116,10 +132,28 @@ def _configuration(config: Config) -> Iterator[Finding]:
             yield Finding(Level.OK, f"root {name}", str(path))
 
 
+def _handlers(config: Config) -> Iterator[Finding]:
+    """The programs; what is missing of them is a warning of the configuration already."""
+    found = problems(config.handlers, config.spool)
+    closed = {handler.name: (what, fix) for handler, what, fix in found}
+    # Another user's doctor cannot know what the daemon may.
+    ours = config.spool.root.stat().st_uid == os.geteuid()
+    for handler in config.handlers:
+        check = f"handler {handler.name}"
+        program = find_program(
+            plain(handler.command[0]) or "", environment(handler, config.spool.root, os.environ)
+        )
+        if handler.name in closed:
+            what, fix = closed[handler.name]
+            yield Finding(Level.FAIL if ours else Level.WARN, check, what, fix)
+        elif program is not None:
+            yield Finding(Level.OK, check, f"{handler.pattern.text}: {program}")
+
+
 def _key(config: Config) -> Iterator[Finding]:
     try:
         signer = trust.load_signer(config.signing_key, config.site)
-        keys = list(trust.load_trust(config.spool))
+        keys = list(trust_store.load_trust(config.spool))
         shown = config.spool.public_key.read_bytes()
     except SpooldError as error:
         yield Finding(Level.FAIL, "keys", error.message, error.hint)
@@ -147,6 +181,34 @@ def _key(config: Config) -> Iterator[Finding]:
     )
 
 
+def _daemon(config: Config) -> Iterator[Finding]:
+    answer = client.read_daemon(config.spool)
+    if answer is None:
+        yield Finding(Level.OK, "daemon", "none has run yet")
+        return
+    try:
+        signer = trust.load_signer(config.signing_key, config.site)
+        keys = trust_store.load_trust(config.spool, signer)
+        document = keys.verify_document(answer.raw, daemon_status.TYPE, trust.Role.STATUS).document
+    except SpooldError as error:
+        detail = f"{answer.path}: {error.message}"
+        fix = "remove the file, and find out who else writes to status/"
+        yield Finding(Level.FAIL, "daemon", detail, fix)
+        return
+    state, since = document["state"], document["renewed_at"]
+    if daemon_status.is_alive(document, datetime.now(UTC)):
+        yield Finding(Level.OK, "daemon", f"{state}, process {document['pid']}, seen at {since}")
+    elif state == daemon_status.DaemonState.STOPPED:
+        yield Finding(Level.OK, "daemon", f"stopped at {since}")
+    else:
+        yield Finding(
+            Level.WARN,
+            "daemon",
+            f"no sign of life since {since}",
+            "start it again: it goes on by itself; its log says why it ended",
+        )
+
+
 def _database(config: Config) -> Iterator[Finding]:
     if config.database_url:
         yield from _external(config)
@@ -156,42 +218,101 @@ def _database(config: Config) -> Iterator[Finding]:
 
 def _external(config: Config) -> Iterator[Finding]:
     from spoold import postgres  # noqa: PLC0415  # the driver is only needed here
+    from spoold.postgres import horizon  # noqa: PLC0415
+    from spoold.queue import binding, migrate  # noqa: PLC0415
+    from spoold.queue.database import Database  # noqa: PLC0415
 
+    database = Database(config.database_url, "spoold doctor")
     try:
-        connection = postgres.connect(config.database_url, "spoold doctor")
         try:
-            postgres.check_external(connection)
+            postgres.check_external(database.connection)
+            pooled = postgres.is_pooled(database.connection)
+            held = horizon.holders(database.connection)
+            binding.check_present(database, config.spool)
+            if config.spool.identity().database is not None:  # else no daemon has been here yet
+                migrate.require_current(database)
+                binding.check(database, config.spool)
         finally:
-            connection.close()
+            database.close()
     except SpooldError as error:
         yield Finding(Level.FAIL, "database", error.message, error.hint)
         return
     yield Finding(Level.OK, "database", f"{config.origins['database_url']} answers and is durable")
+    if pooled:
+        yield Finding(
+            Level.WARN,
+            "wakes",
+            "a pooler stands before the database: no LISTEN, workers look for jobs every second",
+            "let database_url name the server itself if that is too slow",
+        )
+    yield from held_rows(held)
 
 
 def _embedded(spool: Spool) -> Iterator[Finding]:
     from spoold import postgres  # noqa: PLC0415  # the driver is only needed here
-    from spoold.postgres import binaries  # noqa: PLC0415
+    from spoold.postgres import binaries, horizon  # noqa: PLC0415
 
+    held: list[Holder] = []
     try:
         found = binaries.locate(None).major
     except SpooldError as error:
         yield Finding(Level.FAIL, "database", error.message, error.hint)
         return
     try:
-        connection = postgres.connect(postgres.find(spool), "spoold doctor")
-        connection.close()
+        with postgres.connect(postgres.find(spool), "spoold doctor") as connection:
+            held = horizon.holders(connection)
         state = "running"
     except SpooldError:
         state = "not running: `spoold run` starts it"
+        try:
+            # The daemon is another user's: root would look for its server elsewhere.
+            ours = spool.root.stat().st_uid == os.geteuid()
+            if ours and spool.identity().database is not None:
+                postgres.check_startable(spool)
+        except SpooldError as error:
+            yield Finding(Level.FAIL, "database", error.message, error.hint)
+            return
     yield Finding(Level.OK, "database", f"embedded PostgreSQL {found}, {state}")
+    yield from held_rows(held)
 
 
-def _inbox(spool: Spool) -> Iterator[Finding]:
+def held_rows(holders: "list[Holder]") -> Iterator[Finding]:
+    """Warn of those who keep dead rows from being removed, where it is long enough to matter."""
+    for holder in holders:
+        seconds = holder.seconds or 0.0
+        if seconds > _HELD_SECONDS:
+            since = f"for {seconds / 60:.0f} minutes"
+        elif holder.transactions > _HELD_TRANSACTIONS:
+            since = f"through {holder.transactions:,} transactions"
+        else:
+            continue
+        yield Finding(
+            Level.WARN,
+            "vacuum",
+            f"{holder} has kept dead rows from being removed {since}: claims become slower",
+            holder.fix,
+        )
+
+
+def _inbox(spool: Spool, config: Config | None) -> Iterator[Finding]:
+    from spoold.intake.touch import touch  # noqa: PLC0415  # these load watchdog
+    from spoold.intake.watch import Watch  # noqa: PLC0415
+
     inbox = spool.folder(Folder.INBOX)
+    raw = os.fsencode(inbox)
+    watch = Watch(raw)
     try:
         kind = file_system_of(inbox)
-        names = sorted(os.listdir(os.fsencode(inbox)))
+        began = time.monotonic()
+        names = sorted(os.listdir(raw))
+        look_seconds = time.monotonic() - began
+        by_hand = config is not None and config.intake.watch == "polling"
+        events = not by_hand and watch.arm() is WatchMode.EVENTS
+        watch.disarm()
+        why = "[intake] watch says so" if by_hand else watch.why
+        yield _watching(kind.name, events, why, f"{len(names):,} names take {look_seconds:.3f} s")
+        yield from _inotify()
+        yield from _abilities(touch(raw), believed=kind.leases)
     except OSError as error:
         yield Finding(
             Level.FAIL,
@@ -200,18 +321,18 @@ def _inbox(spool: Spool) -> Iterator[Finding]:
             "mount it, or let the daemon's user in",
         )
         return
-    if kind.network:
-        yield Finding(
-            Level.WARN,
-            "inbox",
-            f"on {kind.name}: no events, it is polled",
-            "a local disk is faster",
-        )
-    else:
-        yield Finding(Level.OK, "inbox", f"on {kind.name}, with events")
-    yield from _inotify()
-    yield _leases(inbox)
-    yield from _strays(inbox, names)
+    yield from _strays(inbox, names, config.handlers if config else NO_HANDLERS)
+
+
+def _watching(kind: str, events: bool, why: str, cost: str) -> Finding:
+    if events:
+        return Finding(Level.OK, "inbox", f"on {kind}, with events (tried); {cost} to list")
+    return Finding(
+        Level.WARN,
+        "inbox",
+        f"on {kind}, polled every second or more rarely: {why}; {cost} each time",
+        "none is needed: drops are found by listing; an inbox on a local disk is faster",
+    )
 
 
 def _inotify() -> Iterator[Finding]:
@@ -219,44 +340,58 @@ def _inotify() -> Iterator[Finding]:
     with suppress(OSError, ValueError):
         watches = int((folder / "max_user_watches").read_text())
         instances = int((folder / "max_user_instances").read_text())
+        queued = int((folder / "max_queued_events").read_text())
+        found = f"{watches:,} watches, {instances:,} instances a user, {queued:,} events wait"
         if watches < _MIN_WATCHES or instances < 2:
             yield Finding(
                 Level.WARN,
                 "inotify",
-                f"{watches} watches, {instances} instances a user",
+                found,
                 "sysctl fs.inotify.max_user_watches=8192 fs.inotify.max_user_instances=128",
             )
-        else:
-            yield Finding(Level.OK, "inotify", f"{watches} watches, {instances} instances a user")
+        else:  # what does not fit into the queue is found by listing
+            yield Finding(Level.OK, "inotify", found)
 
 
-def _leases(inbox: Path) -> Finding:
-    """Ask the kernel for a read lease on a file of our own: fcntl(2), F_SETLEASE."""
-    # Whoever opens the file while the lease is held makes the kernel send SIGIO, which kills.
-    before = signal.signal(signal.SIGIO, signal.SIG_IGN)
-    probe = inbox / f".probe.{os.getpid()}.tmp"
-    try:
-        descriptor = os.open(probe, os.O_RDONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_RDLCK)
-            fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_UNLCK)
-        finally:
-            os.close(descriptor)
-    except OSError as error:
-        return Finding(
+def _abilities(found: "Touched", *, believed: bool) -> Iterator[Finding]:
+    """What was tried in the inbox, and what follows from it."""
+    if found.leases or not believed:
+        why = found.leases or "other hosts may write there unseen"
+        yield Finding(
             Level.WARN,
             "leases",
-            f"{error.strerror}: a file's writers cannot be seen, so drops must settle",
+            f"{why}: a file's writers cannot be seen, so drops must settle",
             "move files into the inbox instead of writing them there",
         )
-    finally:
-        with suppress(OSError):
-            probe.unlink()
-        signal.signal(signal.SIGIO, before)
-    return Finding(Level.OK, "leases", "a file's writers can be seen")
+    else:
+        yield Finding(Level.OK, "leases", "a file's writers can be seen")
+    if found.hard_links:
+        yield Finding(
+            Level.FAIL,
+            "hard links",
+            f"{found.hard_links}: final statuses cannot be linked into status/",
+            "put the spool on ext4, XFS, btrfs or another file system with hard links",
+        )
+    else:
+        yield Finding(Level.OK, "hard links", "work")
+    if found.rename_no_replace:
+        yield Finding(
+            Level.WARN,
+            "rename",
+            f"no rename that never replaces ({found.rename_no_replace}): a hard link and an unlink "
+            "do the same",
+            "none is needed; ext4, XFS, btrfs and tmpfs have it",
+        )
+    else:
+        yield Finding(Level.OK, "rename", "never replaces a file")
+    if found.unnamed_files:
+        detail = f"none ({found.unnamed_files}): what is restored has a name of ours until verified"
+    else:
+        detail = "work: what is restored has no name until verified"
+    yield Finding(Level.OK, "unnamed files", detail)
 
 
-def _strays(inbox: Path, names: list[bytes]) -> Iterator[Finding]:
+def _strays(inbox: Path, names: list[bytes], handlers: Handlers) -> Iterator[Finding]:
     now = time.time()
     waiting, strays = 0, []
     for name in names:
@@ -264,7 +399,7 @@ def _strays(inbox: Path, names: list[bytes]) -> Iterator[Finding]:
             status = os.lstat(os.path.join(os.fsencode(inbox), name))
         except OSError:
             continue
-        kind, shown = classify(name), show_name(name)[0]
+        kind, shown = classify(name, handlers), show_name(name)[0]
         if kind is NameKind.UNFINISHED:
             if now - status.st_mtime > _OLD_UPLOAD_SECONDS:
                 strays.append(f"{shown}: an upload that has not gone on for a day")

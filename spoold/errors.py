@@ -7,6 +7,8 @@ and hostile bundles (H) it answers.
 """
 
 import enum
+import errno
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
@@ -54,23 +56,47 @@ class SpooldError(Exception):
     """Something a user can act on: a code, what failed on what, the place, and the fix.
 
     `message` says what failed and on what; `hint` replaces the code's own hint where more is
-    known; `at` is a JSON path, a member name or a configuration key.
+    known; `at` is a JSON path, a member name or a configuration key. `transient` says so of this
+    one where not all of its code are alike.
     """
 
     def __init__(
-        self, code: Code, message: str = "", *, hint: str = "", at: str | None = None
+        self,
+        code: Code,
+        message: str = "",
+        *,
+        hint: str = "",
+        at: str | None = None,
+        transient: bool | None = None,
     ) -> None:
         super().__init__(message or code.sentence)
         self.code = code
         self.message = message or code.sentence
         self.hint = hint or code.hint
         self.at = at
+        self.transient = code.transient if transient is None else transient
 
     def __str__(self) -> str:
         return f"{self.code.name}: {self.message}"
 
 
 CODES: Final[dict[str, Code]] = {}
+
+
+def disk_code(error: OSError) -> Code:
+    """What a system call's failure on a file of ours is: no-space, read-only or disk-error."""
+    if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+        return NO_SPACE
+    return READ_ONLY if error.errno == errno.EROFS else DISK_ERROR
+
+
+def of_os_error(error: OSError) -> SpooldError:
+    """A system call's failure on a file of ours, with its path; or out-of-memory."""
+    if error.errno == errno.ENOMEM:
+        return SpooldError(OUT_OF_MEMORY, str(error.strerror))
+    where = error.filename2 or error.filename
+    shown = f"{os.fsdecode(where)}: " if isinstance(where, str | bytes) else ""
+    return SpooldError(disk_code(error), f"{shown}{error.strerror or error}")
 
 
 def _code(
@@ -132,6 +158,23 @@ REQUEST_TOO_LARGE = _rejected(
     "the request is larger than [intake] max_request_bytes",
     "put large content beneath a root and name it, or raise the limit",
     "E21",
+)
+REQUEST_UNSIGNED = _untrusted(
+    "request-unsigned",
+    "requests must be signed here: [intake] require_signed",
+    "sign it with a key that is trusted here for requests: `spoold sign FILE --key KEY`",
+)
+REQUEST_EXPIRED = _rejected(
+    "request-expired",
+    "the request's expires_at has passed",
+    "drop a new one: `expires_at` says until when a request may be dropped",
+)
+TOO_MANY_DROPS = _code(
+    "too-many-drops",
+    "more drops than [intake] max_drops_per_minute allows, in all or of one owner",
+    "nothing: it is taken when its turn comes",
+    exit_status=Exit.LEFT_FOR_LATER,
+    transient=True,
 )
 DROP_EMPTY = _rejected(
     "drop-empty", "the drop is an empty file", "write the whole file, then drop it again", "E21"
@@ -209,6 +252,58 @@ PATH_UNSUPPORTED = _code(
     "path-unsupported",
     "a path is longer or deeper than a bundle can hold",
     "shorten it (4,096 bytes, 128 segments of 255 bytes), or exclude it",
+)
+
+# --- handlers -----------------------------------------------------------------------------------
+DROP_TOO_LARGE = _rejected(
+    "drop-too-large",
+    "the drop is larger than its handler's max_bytes",
+    "raise max_bytes in its [[handlers]] if drops of this size are expected",
+    "E21",
+)
+DROP_NOT_JSON = _rejected(
+    "drop-not-json",
+    "the drop is not the JSON that its handler wants",
+    "correct it and drop it again; `spoold check FILE` tells what is wrong",
+    "E22",
+)
+DROP_SCHEMA = _rejected(
+    "drop-schema",
+    "the drop does not fulfil its handler's schema",
+    "correct it and drop it again; `spoold check FILE` tells what is wrong",
+    "E22",
+)
+HANDLER_ARGUMENT = _rejected(
+    "handler-argument",
+    "a value of the drop cannot be an argument of its handler's command",
+    "correct the field or the name and drop it again",
+)
+HANDLER_UNKNOWN = _code(
+    "handler-unknown",
+    "the drop's handler is not configured any more",
+    "bring its [[handlers]] back, then `spoold retry` the job",
+)
+HANDLER_NOT_STARTED = _code(
+    "handler-not-started",
+    "the handler's program could not be started",
+    "install it, or correct `command` in its [[handlers]]; `spoold doctor` tells if it is found",
+    transient=True,
+)
+HANDLER_FAILED = _code(
+    "handler-failed",
+    "the handler's tool failed",
+    "see its output: `log` in `files`, and the end of it in `result`. After an exit status of "
+    "retry_codes, or a signal from outside, it is tried again",
+)
+HANDLER_TIMEOUT = _code(
+    "handler-timeout",
+    "the handler's tool took longer than its timeout, and was ended",
+    "raise `timeout` in its [[handlers]], or mend the tool, then `spoold retry` the job",
+)
+HANDLER_OUTPUT_INVALID = _code(
+    "handler-output-invalid",
+    "what the handler's tool left in {out} cannot be published",
+    "it may hold files, folders, and links that stay within, up to result_bytes",
 )
 
 # --- trust --------------------------------------------------------------------------------------
@@ -293,7 +388,14 @@ NO_SPACE = _code(
     "the disk is full",
     "free some space; it goes on by itself",
     transient=True,
-    cases="H89",
+    cases="E23 H89",
+)
+READ_ONLY = _code(
+    "read-only",
+    "the file system can only be read",
+    "see the kernel's log for the reason and mount it for writing again; it goes on by itself",
+    transient=True,
+    cases="E23",
 )
 DISK_ERROR = _code(
     "disk-error",
@@ -312,6 +414,18 @@ WORKER_LOST = _code(
     "worker-lost",
     "the worker process died during the attempt",
     "see the daemon's log for that time; memory and the content itself are the usual causes",
+    transient=True,
+)
+OUT_OF_MEMORY = _code(
+    "out-of-memory",
+    "the attempt needed more memory than it may use",
+    "raise [workers] memory_bytes, or make less of it at once: fewer threads, a lower level",
+    transient=True,
+)
+CPU_LIMIT = _code(
+    "cpu-limit",
+    "the attempt used more processor time than it may",
+    "raise [workers] cpu_seconds, or make the work smaller",
     transient=True,
 )
 CANCELLED = _code(
@@ -352,10 +466,32 @@ SPOOL_INVALID = _code(
 SPOOL_FOREIGN = _code(
     "spool-foreign",
     "this spool and this database do not belong together",
-    "point [database_url] at the spool's own database; of a copied spool, remove "
-    ".spoold/spool.id and .spoold/postgres to make it a new one",
+    "point [database_url] at the spool's own database; `spoold adopt` accepts a spool that was "
+    "moved or restored from a backup; README.md says how a copy becomes a spool of its own",
     exit_status=Exit.CONFIGURATION,
     cases="E34",
+)
+DATABASE_LOST = _code(
+    "database-lost",
+    "the spool's database is not there any more",
+    "bring it back from a backup, or set database_url if it is an external one; where it is gone "
+    "for good, `spoold adopt --new-database` begins with an empty one: unfinished drops begin anew,"
+    " what is answered stays answered",
+    exit_status=Exit.CONFIGURATION,
+    cases="E34",
+)
+SPOOL_BUSY = _code(
+    "spool-busy",
+    "a daemon runs on this spool",
+    "stop it first; one that was killed is forgotten after half a minute",
+    exit_status=Exit.LEFT_FOR_LATER,
+    cases="E34",
+)
+DAEMON_AWAY = _code(
+    "daemon-away",
+    "no daemon takes drops in here",
+    "start it: `spoold run`; drops wait in the inbox until then",
+    exit_status=Exit.UNAVAILABLE,
 )
 DATABASE_AWAY = _code(
     "database-away",
@@ -365,10 +501,19 @@ DATABASE_AWAY = _code(
     transient=True,
     cases="E28",
 )
+CIRCUMSTANCES: Final = frozenset({NO_SPACE, READ_ONLY, DATABASE_AWAY})
+"""What is no fault of the job that meets it: such an attempt is made again, and not counted."""
+
 DATABASE_UNFIT = _code(
     "database-unfit",
     "the database server cannot be used",
     "mend what the message names, then start the daemon again",
+    exit_status=Exit.CONFIGURATION,
+)
+SCHEMA_NEWER = _code(
+    "schema-newer",
+    "a newer spoold has changed the queue's tables",
+    "install that version on this host too, then start the daemon again: no job is lost",
     exit_status=Exit.CONFIGURATION,
 )
 JOB_UNKNOWN = _code("job-unknown", "there is no such job or drop", "see `spoold jobs`")

@@ -55,9 +55,20 @@ class Sample:
 DATABASE_UP: Final = Measure("spoold_database_up", "Whether the database answers")
 JOBS: Final = Measure("spoold_jobs", "Unfinished jobs", labels=("state", "action"))
 OLDEST_JOB: Final = Measure("spoold_oldest_job_seconds", "Since the oldest unfinished job was due")
+OLDEST_TRANSACTION: Final = Measure(
+    "spoold_database_oldest_transaction_seconds",
+    "Since the oldest transaction began that keeps dead rows from being removed",
+)
+HORIZON: Final = Measure(
+    "spoold_database_horizon_transactions",
+    "Transactions begun since the oldest one whose dead rows cannot be removed",
+)
 WORKERS: Final = Measure("spoold_workers", "Worker processes that run")
 DROPS_FOUND: Final = Measure(
     "spoold_drops_found", "Drops by what drew attention to them", Kind.COUNTER, ("found_by",)
+)
+DROPS_COMPLETE: Final = Measure(
+    "spoold_drops_complete", "Drops by how they were known to be whole", Kind.COUNTER, ("method",)
 )
 DROPS_ADMITTED: Final = Measure("spoold_drops_admitted", "Drops that became jobs", Kind.COUNTER)
 DROPS_REJECTED: Final = Measure(
@@ -71,6 +82,11 @@ INBOX_UNFINISHED: Final = Measure(
     "spoold_inbox_unfinished", "Uploads in the inbox that are unfinished by their name"
 )
 WATCH_MODE: Final = Measure("spoold_watch_mode", "How the inbox is watched", labels=("mode",))
+WATCH_OVERFLOWS: Final = Measure(
+    "spoold_watch_overflows", "How often the kernel dropped events of the inbox", Kind.COUNTER
+)
+WAKE_MODE: Final = Measure("spoold_wake_mode", "How workers learn of jobs", labels=("mode",))
+SCAN_SECONDS: Final = Measure("spoold_scan_seconds", "What the last look at the inbox took")
 LAST_SCAN: Final = Measure("spoold_last_scan_timestamp_seconds", "End of the last scan, Unix time")
 
 
@@ -94,7 +110,7 @@ class Metrics:
         )
         self.bundle_bytes = Histogram(
             "spoold_bundle_bytes",
-            "Sizes of bundles built or restored",
+            "Sizes of bundles built or restored, and of what handlers left",
             ("action",),
             buckets=_SIZE_BUCKETS,
             registry=self._registry,

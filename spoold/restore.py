@@ -13,15 +13,16 @@ import errno
 import hashlib
 import os
 import secrets
+import stat
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
 from spoold import canonical, errors
 from spoold.bundle.entry import Entry, Kind, Report
-from spoold.bundle.paths import check_sorted, sort_key
+from spoold.bundle.order import check_sorted, sort_key
 from spoold.bundle.reader import (
     BundleReader,
     Discard,
@@ -41,6 +42,7 @@ from spoold.spool import rename_new, sync_folder
 from spoold.status import show_name
 from spoold.trust import Trust
 
+_TOP_MODE = 0o755  # of a folder that nothing stood in the place of
 _SLASH = b"/".hex().encode()  # what the sort key of a folder ends in
 
 
@@ -67,8 +69,7 @@ class Selection:
             manifest = index.head.manifest
             return Selected(manifest.entries.count, manifest.totals.bytes)
         found = Selected()
-        sorter = LineSorter(scratch)
-        try:
+        with closing(LineSorter(scratch)) as sorter:
             for entry in index.entries():
                 wanted = self.select(entry)
                 if wanted is None:
@@ -79,8 +80,6 @@ class Selection:
                     sorter.add(sort_key(wanted))
             if self.strip:
                 _check_paths(sorter)
-        finally:
-            sorter.close()
         return found
 
 
@@ -118,13 +117,13 @@ class Restorer:
         """
         target = Path(os.path.abspath(self.target))
         merging = self._is_in_use(target)
-        parent = target.parent
-        parent.mkdir(parents=True, exist_ok=True)
         # Where the target is a file system of its own, nothing can be renamed into it.
-        home = target if merging and _is_mount(target) else parent
-        quarantine = home / f".{target.name[:200]}.{secrets.token_hex(6)}"
+        home = target if merging and _is_mount(target) else target.parent
+        name = os.fsdecode(os.fsencode(target.name)[:200])
+        quarantine = home / f".{name}.{secrets.token_hex(6)}"
         with BundleReader(file, scratch=home, report=report, phase="restore") as reader:
             head = verify_head(reader.read_head(), trust, policy)
+            home.mkdir(parents=True, exist_ok=True)
             index = reader.read_index(head, policy)
             self._measure(index, home)
             sink = TreeSink(quarantine, links=self.links, owners=self.owners, scratch=home)
@@ -156,9 +155,10 @@ class Restorer:
             index = reader.read_index(head, policy)
             self.matched = self.selection.measure(index, None).entries
             reader.read_payload(index, Discard())
-            for entry in index.entries() if show is not None else ():
-                if show is not None and (wanted := self.selection.select(entry)) is not None:
-                    show(_line(wanted))
+            if show is not None:
+                for entry in index.entries():
+                    if (wanted := self.selection.select(entry)) is not None:
+                        show(_line(wanted))
         return head
 
     def note(self, folder: Entry) -> None:
@@ -200,13 +200,18 @@ class Restorer:
             raise _in_the_way(target, "is no folder") from error
         if full and self.conflict is Conflict.REFUSE:
             raise _in_the_way(target, "is there and not empty")
-        return full or _is_mount(target)
+        # Whoever stands in a folder would not see the one that takes its place.
+        return full or _is_mount(target) or target.samefile(".")
 
     def _publish(self, quarantine: Path, target: Path) -> None:
+        mode = _TOP_MODE
         try:
             with suppress(FileNotFoundError):
+                mode = _take_after(quarantine, target.lstat())
                 target.rmdir()  # an empty one
             rename_new(quarantine, target)
+            if mode & 0o700 != 0o700:
+                target.chmod(mode)
         except OSError as error:
             if error.errno in {errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR}:
                 raise _in_the_way(target, "is there and not empty") from error
@@ -290,6 +295,8 @@ def _check_paths(sorter: LineSorter) -> None:
     try:
         check_sorted(once_each())
     except SpooldError as error:
+        if error.code is not errors.ENTRY_COLLIDES:  # a disk that is full, say
+            raise
         raise SpooldError(
             errors.TARGET_COLLIDES,
             f"with leading folders stripped, {error.message}",
@@ -310,6 +317,19 @@ def _digest(path: bytes) -> bytes:
 
 def _is_mount(path: Path) -> bool:
     return path.is_dir() and path.stat().st_dev != path.parent.stat().st_dev
+
+
+def _take_after(folder: Path, standing: os.stat_result) -> int:
+    """Give a folder owner and mode of the empty one that it replaces: who may look stays the same.
+
+    Returns that mode; without leave for its owner the folder could not be renamed yet.
+    """
+    mode = stat.S_IMODE(standing.st_mode)
+    if os.geteuid() == 0:
+        os.chown(folder, standing.st_uid, standing.st_gid)
+    folder.chmod(mode | 0o700)
+    sync_folder(folder)
+    return mode
 
 
 def _in_the_way(target: Path, why: str) -> SpooldError:

@@ -1,4 +1,4 @@
-"""The JSON Schemas (2020-12) of what spoold reads and writes: request, status, manifest.
+"""The JSON Schemas (2020-12) of what spoold reads and writes.
 
 A schema says less than the code: it knows neither the order of entries nor signatures. What it
 refuses the code refuses, and what the code writes it accepts; tests hold both.
@@ -13,6 +13,8 @@ from pydantic import Discriminator, TypeAdapter
 
 from spoold.actions import MODELS
 from spoold.canonical import MAX_INTEGER, Document, Json
+from spoold.daemon_status import TYPE as DAEMON_TYPE
+from spoold.daemon_status import DaemonState
 from spoold.queue.job import State
 from spoold.status import TYPE as STATUS_TYPE
 from spoold.status import WAITING
@@ -51,7 +53,7 @@ def status() -> Document:
         "admitted_at": _or_null(_TIME),
         "started_at": _or_null(_TIME),
         "finished_at": _or_null(_TIME),
-        "intake": _or_null(_object({"found_by": _TEXT, "method": _TEXT})),
+        "intake": _or_null(_object({"found_by": _TEXT, "method": _TEXT}, {"signed_by": _KEY})),
         "progress": _or_null(_PROGRESS),
         "result": {"type": ["object", "null"]},
         "error": _or_null(_ERROR),
@@ -60,10 +62,7 @@ def status() -> Document:
         "site": _TEXT,
         "host": _TEXT,
         "spoold": _TEXT,
-        "signatures": {
-            "type": "array",
-            "items": _object({"key_id": _SHA256, "algorithm": _TEXT, "signature": _TEXT}),
-        },
+        "signatures": _SIGNATURES,
     }
     return {
         "$schema": DIALECT,
@@ -125,10 +124,51 @@ def manifest() -> Document:
     }
 
 
+def daemon() -> Document:
+    """`spoold.daemon/1`, what the daemon says of itself in `status/.spoold.json`."""
+    counts: Document = {"type": "object", "additionalProperties": _NATURAL}
+    return {
+        "$schema": DIALECT,
+        "title": "spoold daemon status, version 1",
+        **_object(
+            {
+                "type": {"const": DAEMON_TYPE},
+                "state": {"enum": [state.value for state in DaemonState]},
+                "site": _TEXT,
+                "host": _TEXT,
+                "spool": {"type": "string", "format": "uuid"},
+                "pid": _NATURAL,
+                "spoold": _TEXT,
+                "started_at": _TIME,
+                "renewed_at": _TIME,
+                "expires_at": _TIME,
+                "mode": _or_null(_TEXT),
+                "inbox": _object(
+                    {
+                        "missing": _BOOLEAN,
+                        "waiting": counts,
+                        "strays": _NATURAL,
+                        "unfinished": _NATURAL,
+                        "last_scan_at": _or_null(_TIME),
+                    }
+                ),
+                "backlog": _or_null(counts),
+                "oldest_wait_seconds": _or_null(_NATURAL),
+                "workers": _object({"alive": _NATURAL, "configured": _NATURAL}),
+                "database": _object({"state": {"enum": ["up", "away"]}, "since": _or_null(_TIME)}),
+                "last_error": _or_null(_object({"code": _TEXT, "sentence": _TEXT, "at": _TIME})),
+                "free_bytes": _COUNT,
+                "signatures": _SIGNATURES,
+            }
+        ),
+    }
+
+
 SCHEMAS: Final[Mapping[str, Callable[[], Document]]] = {
     "request": request,
     "status": status,
     "manifest": manifest,
+    "daemon": daemon,
 }
 
 _TEXT: Final[Document] = {"type": "string"}
@@ -162,7 +202,12 @@ _PROGRESS: Final[Document] = _object(
         "entries_done": _NATURAL,
     }
 )
+_KEY: Final[Document] = _object({"site": _TEXT, "key_id": _SHA256})
 _ERROR: Final[Document] = _object(
     {"code": _TEXT, "message": _TEXT, "hint": _TEXT, "retryable": _BOOLEAN, "at": _or_null(_TEXT)}
 )
+_SIGNATURES: Final[Document] = {
+    "type": "array",
+    "items": _object({"key_id": _SHA256, "algorithm": _TEXT, "signature": _TEXT}),
+}
 _FILE: Final[Document] = _object({"bytes": _COUNT, "count": _COUNT, "sha256": _SHA256})

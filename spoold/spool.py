@@ -168,6 +168,11 @@ class Spool:
         content = _identity_bytes(self.identity().spool, database)
         write_durable(self.identity_file, content, mode=0o600)
 
+    def forget_database(self) -> None:
+        """Record that there is no database any more: the next one will be this spool's."""
+        content = _identity_bytes(self.identity().spool, None)
+        write_durable(self.identity_file, content, mode=0o600)
+
 
 @dataclass(frozen=True, slots=True)
 class Identity:
@@ -205,12 +210,19 @@ def faults(spool: Spool) -> Iterator[Fault]:
         if not stat.S_ISDIR(status.st_mode):
             missing = True
             yield Fault(path, "is not a folder", f"move it away, then spoold init {spool.root}")
-        elif stat.S_IMODE(status.st_mode) & ~node.mode & 0o777:
+        elif stat.S_IMODE(status.st_mode) & ~node.mode & ~_may_pass(node.folder) & 0o777:
             yield Fault(
                 path,
                 f"mode is {stat.S_IMODE(status.st_mode):04o}, wider than {node.mode:04o}",
                 f"chmod {node.mode:04o} {path}",
                 fatal=False,
+            )
+        elif os.statvfs(path).f_flag & os.ST_RDONLY:
+            missing = True
+            yield Fault(
+                path,
+                "is on a file system that can only be read",
+                "see the kernel's log for the reason, then mount -o remount,rw",
             )
         elif not os.access(path, os.R_OK | os.W_OK | os.X_OK):
             missing = True
@@ -221,6 +233,11 @@ def faults(spool: Spool) -> Iterator[Fault]:
         yield Fault(spool.root, "is on a network file system", "put the spool on a local disk")
     for folder in _ONE_FILE_SYSTEM[1:]:
         yield from _crossing_fault(spool, _ONE_FILE_SYSTEM[0], folder)
+
+
+def _may_pass(folder: Folder) -> int:
+    """Modes that are not too wide: tools of other users pass through to scratch of their own."""
+    return 0o011 if folder in {Folder.PRIVATE, Folder.WORK} else 0
 
 
 def _crossing_fault(spool: Spool, first: Folder, second: Folder) -> Iterator[Fault]:
@@ -235,10 +252,13 @@ def _crossing_fault(spool: Spool, first: Folder, second: Folder) -> Iterator[Fau
         rename_new(here, there)
         rename_new(there, here)
     except OSError as error:
+        full = error.errno in {errno.ENOSPC, errno.EDQUOT}
+        fix = "the whole spool must be one file system and one mount: remove the mount or the link"
         yield Fault(
             spool.folder(second),
             f"no rename and hard link to and from {spool.folder(first)}: {error.strerror}",
-            "the whole spool must be one file system and one mount: remove the mount or the link",
+            "make room: drops and jobs wait until there is some" if full else fix,
+            fatal=not full,
         )
     finally:
         for path in (here, there):
@@ -254,14 +274,37 @@ def rename_new(
     Raises FileExistsError, FileNotFoundError or another OSError. Where the file system does not
     know the flag, a hard link and an unlink do the same for files.
     """
+    try:
+        rename_no_replace(source, target)
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        os.link(source, target, follow_symlinks=False)
+        os.unlink(source)
+
+
+def rename_unique(source: bytes, target: bytes) -> None:
+    """Rename to a name that nobody else makes, in one step on every file system.
+
+    Where the kernel cannot refuse to replace, a hard link and an unlink would do the same in two
+    steps, and a crash between them would leave the file in both places. Raises OSError.
+    """
+    try:
+        rename_no_replace(source, target)
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        os.rename(source, target)
+
+
+def rename_no_replace(
+    source: str | bytes | os.PathLike[str], target: str | bytes | os.PathLike[str]
+) -> None:
+    """renameat2(2) with RENAME_NOREPLACE, and nothing instead. Raises OSError."""
     raw_source, raw_target = os.fsencode(source), os.fsencode(target)
-    if _libc.renameat2(_AT_FDCWD, raw_source, _AT_FDCWD, raw_target, _RENAME_NOREPLACE) == 0:
-        return
-    code = ctypes.get_errno()
-    if code != errno.EINVAL:
+    if _libc.renameat2(_AT_FDCWD, raw_source, _AT_FDCWD, raw_target, _RENAME_NOREPLACE) != 0:
+        code = ctypes.get_errno()
         raise OSError(code, os.strerror(code), raw_source, None, raw_target)
-    os.link(raw_source, raw_target, follow_symlinks=False)
-    os.unlink(raw_source)
 
 
 def sync_file(path: str | os.PathLike[str]) -> None:
@@ -314,7 +357,12 @@ def write_durable(path: Path, content: bytes, *, mode: int = 0o644) -> None:
 
 
 def replace_content(
-    path: Path, content: bytes, temporary: Path, *, mode: int = 0o644, durable: bool = False
+    path: str | os.PathLike[str],
+    content: bytes,
+    temporary: str | os.PathLike[str],
+    *,
+    mode: int = 0o644,
+    durable: bool = False,
 ) -> None:
     """Write `temporary` and rename it over `path`; readers see the old or the new content.
 
@@ -326,10 +374,14 @@ def replace_content(
     with open(descriptor, "wb", buffering=0) as file:
         os.fchmod(descriptor, mode)
         view = memoryview(content)
-        while view:
-            view = view[file.write(view) :]
-        if durable:
-            os.fsync(descriptor)
+        try:
+            while view:
+                view = view[file.write(view) :]
+            if durable:
+                os.fsync(descriptor)
+        except OSError as error:
+            error.filename = os.fspath(temporary)  # write(2) and fsync(2) know no names
+            raise
     os.rename(temporary, path)
 
 

@@ -6,6 +6,7 @@ Pure: every function makes a document or a name from its arguments. Live documen
 
 import base64
 import hashlib
+import re
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -17,11 +18,16 @@ from spoold.canonical import Json
 from spoold.errors import SpooldError
 from spoold.queue.job import FINAL, Job, State
 from spoold.queue.rows import error_document
+from spoold.units import parse_duration
 
 TYPE: Final = "spoold.status/1"
 SUFFIX: Final = b".status.json"
 LOG_SUFFIX: Final = b".log"
 DOUBLE_SUFFIXES: Final = (b".tar.zst", b".tar.gz")
+
+# A published set whose names were taken is called `<stem>~<12 hex digits><suffix>`, and a cut name
+# ends in `~<12 hex digits>`.
+_NUMBERED: Final = re.compile(rb"~[0-9a-f]{12}(?:\.tar\.zst|\.tar\.gz|\.[^.]*)?\Z")
 
 # A name may fill 255 bytes, but `<job id>.` before it and `.status.json` after it must fit too.
 _MAX_NAME_BYTES = 200
@@ -84,7 +90,7 @@ class Status:
 
     @classmethod
     def of(cls, job: Job, state: State | None = None) -> "Status":
-        """What a job's row says; results, files and warnings are the caller's to add."""
+        """What a job's row says; results, files and further warnings are the caller's to add."""
         state = state or job.state
         return cls(
             drop=job.drop_name,
@@ -102,6 +108,7 @@ class Status:
             intake=job.intake,
             progress=job.progress,
             error=job.error,
+            warnings=_capped(job),
         )
 
     def document(self, host: Host) -> dict[str, Json]:
@@ -119,10 +126,10 @@ class Status:
             "reason": self.reason,
             "attempt": self.attempt,
             "max_attempts": self.max_attempts,
-            "next_attempt_at": _time(self.next_attempt_at),
-            "admitted_at": _time(self.admitted_at),
-            "started_at": _time(self.started_at),
-            "finished_at": _time(self.finished_at),
+            "next_attempt_at": format_moment(self.next_attempt_at),
+            "admitted_at": format_moment(self.admitted_at),
+            "started_at": format_moment(self.started_at),
+            "finished_at": format_moment(self.finished_at),
             "intake": self.intake,
             "progress": self.progress,
             "result": self.result,
@@ -183,6 +190,17 @@ def suffixed_name(name: bytes, short_id: str) -> bytes:
     return name[: min(len(name) - len(suffix), 255 - len(tail))] + tail
 
 
+def is_reserved(name: bytes) -> bool:
+    """Whether spoold may give this name to an answer: no drop and no result may bear it.
+
+    >>> is_reserved(b"request-demo.json.status.json"), is_reserved(b"request-demo.json")
+    (True, False)
+    """
+    if name.endswith((SUFFIX, LOG_SUFFIX)):
+        return True
+    return b"~" in name and _NUMBERED.search(name) is not None
+
+
 def show_name(raw: bytes) -> tuple[str, str | None]:
     """A file name for people, and its true bytes in base64 where that is not the same.
 
@@ -198,7 +216,25 @@ def show_name(raw: bytes) -> tuple[str, str | None]:
     return shown, None if shown == decoded else base64.b64encode(raw).decode()
 
 
-def _time(moment: datetime | None) -> str | None:
+def _capped(job: Job) -> Sequence[str]:
+    """Say that a request asked for more time than an attempt may take here."""
+    asked = job.request.get("timeout") if job.request else None
+    seconds = parse_duration(asked) if isinstance(asked, str) else asked
+    if not isinstance(seconds, int) or seconds <= job.timeout_seconds:
+        return ()
+    most = f"{job.timeout_seconds:,} s is the most here: [workers] timeout_seconds"
+    return (f"a timeout of {seconds:,} s is asked for; {most}",)
+
+
+def true_name(document: Mapping[str, Json]) -> bytes:
+    """The raw name of the drop that a status document speaks of."""
+    encoded = document.get("drop_b64")
+    if isinstance(encoded, str):
+        return base64.b64decode(encoded, validate=True)
+    return str(document["drop"]).encode()
+
+
+def format_moment(moment: datetime | None) -> str | None:
     """RFC 3339 in UTC with milliseconds and `Z`."""
     if moment is None:
         return None

@@ -1,7 +1,6 @@
-"""Keys, the trust store, signing and verifying: the only door from bytes to a verified document.
+"""Keys, signing and verifying: the only door from bytes to a verified document.
 
-A trusted key is one JSON file in `.spoold/trust/`: who it is, what it may sign, whether it has
-been revoked. The algorithm of a check comes from there, never from the file that is checked.
+The algorithm of a check is that of the trusted key, never one that the checked file names.
 
 Sources: RFC 8017 (RSASSA-PSS, salt as long as the digest), RFC 8032 (Ed25519), RFC 5280
 (SubjectPublicKeyInfo, whose SHA-256 is the key id).
@@ -13,26 +12,23 @@ import hashlib
 import os
 import re
 import stat
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, assert_never
+from typing import Any, Final, assert_never
 
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ed25519, padding, rsa
 
 from spoold import canonical, errors
-from spoold.canonical import Document
+from spoold.canonical import Document, Json
 from spoold.errors import SpooldError
-from spoold.spool import Folder, Spool, write_durable
 
 SITE_NAME: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 _MIN_RSA_BITS = 3072
 _RSA_EXPONENT = 65537
-_MAX_KEY_FILE_BYTES = 64 * 1024
-_TRUST_TYPE = "spoold.trust/1"
-_TRUST_FIELDS = frozenset(("type", "key_id", "site", "algorithm", "roles", "revoked", "public_key"))
+MAX_KEY_FILE_BYTES: Final = 64 * 1024
 
 
 class Algorithm(enum.StrEnum):
@@ -146,14 +142,23 @@ class Trust:
         Raises document-invalid, document-type, signature-missing, signature-untrusted,
         signature-invalid (a known key, but it does not fit), key-role or key-revoked.
         """
-        document, signatures = _split(data)
-        if document.get("type") != type_:
-            raise SpooldError(
-                errors.DOCUMENT_TYPE, f"it is {document.get('type')!r}, not {type_!r}"
-            )
+        parsed = _decode(data)
+        if parsed.get("type") != type_:
+            raise SpooldError(errors.DOCUMENT_TYPE, f"it is {parsed.get('type')!r}, not {type_!r}")
+        return self.verify_parsed(parsed, role)
+
+    def verify_parsed(self, parsed: Document, role: Role) -> VerifiedDocument:
+        """The same for a document that has been parsed, and its type checked, by the caller.
+
+        How its bytes were laid out does not matter: it is the canonical ones that are signed.
+        """
+        document, signatures = _split(parsed)
         if not signatures:
             raise SpooldError(errors.SIGNATURE_MISSING)
-        content = canonical.encode_unterminated(document)
+        try:
+            content = canonical.encode_unterminated(document)
+        except canonical.NotCanonicalError as error:
+            raise SpooldError(errors.DOCUMENT_INVALID, f"{error}") from error
         verdict: TrustedKey | None = None
         for key_id, signature in signatures:
             key = self._keys.get(key_id)
@@ -185,15 +190,20 @@ class Trust:
         return key
 
 
-def sign_document(document: Document, signer: Signer) -> bytes:
-    """Return the canonical bytes of a document with this site's signature inside."""
+def nobody() -> Trust:
+    """Trust in no key at all."""
+    return Trust(())
+
+
+def sign_document(document: Document, signer: Signer, others: Sequence[Json] = ()) -> bytes:
+    """Return the canonical bytes of a document with this key's signature inside, after `others`."""
     signature = signer.sign(canonical.encode_unterminated(document))
     entry = {
         "key_id": signer.key_id,
         "algorithm": signer.algorithm.value,
         "signature": base64.b64encode(signature).decode(),
     }
-    return canonical.encode({**document, "signatures": [entry]})
+    return canonical.encode({**document, "signatures": [*others, entry]})
 
 
 def generate(algorithm: Algorithm) -> PrivateKey:
@@ -228,7 +238,7 @@ def load_signer(path: Path, site: str) -> Signer:
     try:
         with open(path, "rb") as file:
             mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
-            content = file.read(_MAX_KEY_FILE_BYTES)
+            content = file.read(MAX_KEY_FILE_BYTES)
     except OSError as error:
         raise SpooldError(
             errors.KEY_UNUSABLE,
@@ -284,19 +294,6 @@ def trusted_key(
     return TrustedKey(key_id(public), site, algorithm, roles, False, public)
 
 
-def load_trust(spool: Spool, signer: Signer | None = None) -> Trust:
-    """All keys in the trust store, and this site's own, unless that is revoked there.
-
-    Raises key-unusable for a damaged file, or one that others than its owner may write.
-    """
-    folder = spool.folder(Folder.TRUST)
-    if not folder.is_dir():
-        return with_own([], signer.trusted() if signer else None)
-    _check_private(folder, folder.stat().st_mode)
-    keys = [_read_trusted(path) for path in sorted(folder.glob("*.json"))]
-    return with_own(keys, signer.trusted() if signer else None)
-
-
 def with_own(keys: Sequence[TrustedKey], own: TrustedKey | None) -> Trust:
     """These keys and this site's own, which is believed unless it stands among them as revoked."""
     if own is None or any(key.revoked and key.key_id == own.key_id for key in keys):
@@ -304,73 +301,19 @@ def with_own(keys: Sequence[TrustedKey], own: TrustedKey | None) -> Trust:
     return Trust([*keys, own])
 
 
-def store_trusted(spool: Spool, key: TrustedKey) -> Path:
-    """Write one key into the trust store, durably; the same key again replaces its entry."""
-    path = spool.folder(Folder.TRUST) / f"{key.key_id}.json"
-    document: dict[str, canonical.Json] = {
-        "type": _TRUST_TYPE,
-        "key_id": key.key_id,
-        "site": key.site,
-        "algorithm": key.algorithm.value,
-        "roles": sorted(role.value for role in key.roles),
-        "revoked": key.revoked,
-        "public_key": public_pem(key.public).decode().splitlines(),
-    }
-    write_durable(path, canonical.encode(document), mode=0o600)
-    return path
-
-
-def _check_private(path: Path, mode: int) -> None:
-    # Who may write here decides whom this site believes.
-    if mode & 0o022:
-        raise SpooldError(
-            errors.KEY_UNUSABLE,
-            f"{path} has mode {stat.S_IMODE(mode):04o}: others can write it",
-            hint=f"chmod go-w {path}, and look at what `spoold keys list` shows: somebody may have "
-            "added a key",
-        )
-
-
-def _read_trusted(path: Path) -> TrustedKey:
-    try:
-        with open(path, "rb") as file:
-            _check_private(path, os.fstat(file.fileno()).st_mode)
-            document = canonical.decode(file.read(_MAX_KEY_FILE_BYTES))
-        if not isinstance(document, Mapping) or set(document) != _TRUST_FIELDS:
-            raise TypeError("it is no trusted key")
-        if document["type"] != _TRUST_TYPE or document["key_id"] != path.stem:
-            raise ValueError("it is of another type, or of another key than its name says")
-        lines, roles = document["public_key"], document["roles"]
-        if not isinstance(lines, list) or not isinstance(roles, list):
-            raise TypeError("public_key and roles are lists")
-        public, algorithm = load_public("\n".join([*lines, ""]).encode(), str(path))
-        site = str(document["site"])
-        if key_id(public) != document["key_id"] or not SITE_NAME.fullmatch(site):
-            raise ValueError("key id or site do not fit")
-        if algorithm.value != document["algorithm"]:
-            raise ValueError("the algorithm is not that of the key")
-        return TrustedKey(
-            key_id(public),
-            site,
-            algorithm,
-            frozenset(Role(role) for role in roles),
-            document["revoked"] is not False,
-            public,
-        )
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise SpooldError(
-            errors.KEY_UNUSABLE,
-            f"{path} is damaged: {error}",
-            hint="remove it, then `spoold keys trust FILE --site NAME` again",
-        ) from error
-
-
-def _split(data: bytes) -> tuple[Document, list[tuple[str, bytes]]]:
+def _decode(data: bytes) -> Document:
     try:
         parsed = canonical.decode(data)
         if not isinstance(parsed, dict):
             raise TypeError("it is no object")
-        document = dict(parsed)
+    except (ValueError, TypeError) as error:
+        raise SpooldError(errors.DOCUMENT_INVALID, f"{error}") from error
+    return parsed
+
+
+def _split(parsed: Document) -> tuple[Document, list[tuple[str, bytes]]]:
+    try:
+        document: dict[str, Any] = dict(parsed)
         signatures = []
         for entry in document.pop("signatures"):
             if set(entry) != {"key_id", "algorithm", "signature"}:

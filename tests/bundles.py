@@ -61,6 +61,7 @@ def build_tree(
     by: Signer | None = None,
     threads: int = 2,
     to: tuple[str, ...] = (),
+    bundle_id: str = BUNDLE_ID,
     **spec: Any,
 ) -> BuiltBundle:
     """A bundle of a folder, by the real source and writer."""
@@ -68,7 +69,7 @@ def build_tree(
     source = FilesSource(FilesSpec(kind="files", root="root", **spec), {"root": tree})
     with BundleWriter(
         scratch,
-        bundle_id=BUNDLE_ID,
+        bundle_id=bundle_id,
         compression=Compression.default(codec),
         chunk_size=chunk_size,
         threads=threads,

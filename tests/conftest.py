@@ -6,9 +6,11 @@ copies of a template that was migrated once.
 
 import fcntl
 import os
+import signal
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import psycopg
@@ -21,13 +23,16 @@ from spoold.queue.migrate import migrate
 from spoold.queue.store import Store
 from spoold.spool import Spool
 
-pytest_plugins = ["tests.sites"]
+pytest_plugins = ["tests.poolers", "tests.sites"]
 
 WHEEL = "18"
 DEBIAN = "15"
 DEBIAN_PROGRAMS = Path("/usr/lib/postgresql/15/bin")
 
 _TEMPLATE = "spoold_template"
+
+# A shell's background jobs ignore SIGINT, and so would every process that a test starts.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def wait_until(predicate: Callable[[], bool], deadline_seconds: float = 20.0) -> None:
@@ -75,25 +80,22 @@ def postgres_version() -> str:
 @pytest.fixture
 def conninfo(servers: Callable[[str], str], postgres_version: str) -> Iterator[str]:
     """A fresh, migrated database."""
-    server = servers(postgres_version)
-    name = f"test_{uuid.uuid4().hex}"
-    with postgres.connect(server, "tests") as connection:
-        connection.execute(f'create database "{name}" template {_TEMPLATE}')
-    yield make_conninfo(server, dbname=name)
-    with postgres.connect(server, "tests") as connection:
-        connection.execute(f'drop database "{name}" with (force)')
+    with _database(servers(postgres_version)) as conninfo:
+        yield conninfo
 
 
 @pytest.fixture(scope="module", params=[WHEEL, DEBIAN])
 def shared_conninfo(servers: Callable[[str], str], request: pytest.FixtureRequest) -> Iterator[str]:
     """A database for a module's many small tests, each with a spool of its own; both versions."""
-    server = servers(request.param)
-    name = f"test_{uuid.uuid4().hex}"
-    with postgres.connect(server, "tests") as connection:
-        connection.execute(f'create database "{name}" template {_TEMPLATE}')
-    yield make_conninfo(server, dbname=name)
-    with postgres.connect(server, "tests") as connection:
-        connection.execute(f'drop database "{name}" with (force)')
+    with _database(servers(request.param)) as conninfo:
+        yield conninfo
+
+
+@pytest.fixture(scope="module")
+def module_conninfo(servers: Callable[[str], str]) -> Iterator[str]:
+    """The same, of one version."""
+    with _database(servers(WHEEL)) as conninfo:
+        yield conninfo
 
 
 @pytest.fixture
@@ -107,13 +109,8 @@ def shared_store(shared_conninfo: str) -> Iterator[Store]:
 @pytest.fixture
 def empty_conninfo(servers: Callable[[str], str], postgres_version: str) -> Iterator[str]:
     """A fresh database without the schema."""
-    server = servers(postgres_version)
-    name = f"test_{uuid.uuid4().hex}"
-    with postgres.connect(server, "tests") as connection:
-        connection.execute(f'create database "{name}"')
-    yield make_conninfo(server, dbname=name)
-    with postgres.connect(server, "tests") as connection:
-        connection.execute(f'drop database "{name}" with (force)')
+    with _database(servers(postgres_version), template="template1") as conninfo:
+        yield conninfo
 
 
 @pytest.fixture
@@ -130,6 +127,16 @@ def store(conninfo: str, spool: Spool) -> Iterator[Store]:
     store = Store(Database(conninfo, "tests"), spool.identity().spool)
     yield store
     store.database.close()
+
+
+@contextmanager
+def _database(server: str, template: str = _TEMPLATE) -> Iterator[str]:
+    name = f"test_{uuid.uuid4().hex}"
+    with postgres.connect(server, "tests") as connection:
+        connection.execute(f'create database "{name}" template {template}')
+    yield make_conninfo(server, dbname=name)
+    with postgres.connect(server, "tests") as connection:
+        connection.execute(f'drop database "{name}" with (force)')
 
 
 def _make_template(server: str) -> None:

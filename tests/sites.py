@@ -12,6 +12,7 @@ import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -60,11 +61,11 @@ class Site:
     def log(self) -> str:
         return (self.root / "daemon.log").read_text(errors="replace")
 
-    def process(self, *arguments: str) -> subprocess.Popen[bytes]:
-        """Start a daemon in a process group of its own."""
+    def process(self, *arguments: str, command: str = "run") -> subprocess.Popen[bytes]:
+        """Start a daemon, or a worker, in a process group of its own."""
         with open(self.root / "daemon.log", "ab") as log:
             daemon = subprocess.Popen(
-                [sys.executable, "-m", "spoold", "run", str(self.root), *arguments],
+                [sys.executable, "-m", "spoold", command, str(self.root), *arguments],
                 stderr=log,
                 stdout=log,
                 start_new_session=True,
@@ -148,13 +149,13 @@ class Site:
         postgres.remove(Spool.at(self.root))
 
 
-@pytest.fixture
-def make_site(tmp_path: Path) -> Iterator[Callable[..., Site]]:
-    """Make sites; their daemons are ended after the test."""
+@contextmanager
+def sites_in(folder: Path) -> Iterator[Callable[..., Site]]:
+    """Make sites in a folder; their daemons are ended with the context."""
     sites: list[Site] = []
 
     def make(name: str = "site-a", roots: dict[str, Path] | None = None, **keys: Any) -> Site:
-        root = tmp_path / name
+        root = folder / name
         spoold("init", root, "--site", name)
         environment = {
             "SPOOLD_HTTP_LISTEN": "",
@@ -173,15 +174,28 @@ def make_site(tmp_path: Path) -> Iterator[Callable[..., Site]]:
         sites.append(site)
         return site
 
-    yield make
-    for site in sites:
-        site.end()
+    try:
+        yield make
+    finally:
+        for site in sites:
+            site.end()
+
+
+@pytest.fixture
+def make_site(tmp_path: Path) -> Iterator[Callable[..., Site]]:
+    """Make sites; their daemons are ended after the test."""
+    with sites_in(tmp_path) as make:
+        yield make
 
 
 @pytest.fixture
 def evidence(tmp_path: Path) -> Path:
     """A root with a small folder to bundle."""
-    root = tmp_path / "evidence"
+    return make_evidence(tmp_path / "evidence")
+
+
+def make_evidence(root: Path) -> Path:
+    """Make such a root."""
     folder = root / "incident-123" / "logs"
     folder.mkdir(parents=True)
     (folder / "auth.log").write_bytes(b"login failed\n" * 1000)

@@ -3,12 +3,16 @@
 from collections.abc import Mapping
 from typing import Final
 
-from spoold.actions import bundle, rehydrate
+from spoold.actions import bundle, command, rehydrate
 from spoold.actions.context import Action
 from spoold.actions.request import Envelope
 
-ACTIONS: Final[Mapping[str, Action]] = {"bundle": bundle.ACTION, "rehydrate": rehydrate.ACTION}
-MODELS: Final[Mapping[str, type[Envelope]]] = {
-    name: action.request for name, action in ACTIONS.items()
+ACTIONS: Final[Mapping[str, Action]] = {
+    "bundle": bundle.ACTION,
+    "rehydrate": rehydrate.ACTION,
+    command.NAME: command.ACTION,
 }
-"""The model of each action's requests."""
+MODELS: Final[Mapping[str, type[Envelope]]] = {
+    name: action.request for name, action in ACTIONS.items() if action.request is not None
+}
+"""The model of each action's requests; what no request can ask for has none."""

@@ -7,6 +7,8 @@ from pathlib import Path
 
 from spoold.actions.request import Envelope
 from spoold.canonical import Document
+from spoold.errors import Code, SpooldError
+from spoold.handlers import NO_HANDLERS, Handlers
 from spoold.publish import Made
 from spoold.sinks.files import LinkPolicy
 from spoold.status import Progress
@@ -33,6 +35,7 @@ class ActionSettings:
     threshold: int = 1  # how many different trusted keys must have signed a bundle
     quotas: Quotas = Quotas()
     links: LinkPolicy = LinkPolicy.INSIDE
+    handlers: Handlers = NO_HANDLERS
 
 
 class KeyHeldError(Exception):
@@ -51,6 +54,22 @@ class KeyDoneError(Exception):
     def __init__(self, job: uuid.UUID) -> None:
         super().__init__(f"done by {job}")
         self.job = job
+
+
+class ResultError(SpooldError):
+    """A failure that leaves something to tell: the status file's `result`."""
+
+    def __init__(
+        self,
+        code: Code,
+        message: str,
+        result: Document,
+        *,
+        at: str | None = None,
+        transient: bool | None = None,
+    ) -> None:
+        super().__init__(code, message, at=at, transient=transient)
+        self.result = result
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +91,12 @@ class Context:
     """Make this the one unfinished job with that key, a digest, for that content, another digest.
 
     Raises KeyHeldError or KeyDoneError."""
+    drop_name: bytes = b""
+    job_id: str = ""
+    droppers: int | None = None
+    """The group of those who may drop, whom results are made readable for."""
+    check: Callable[[], None] = lambda: None
+    """To be called now and then by what acts outside of scratch; raises where it must not go on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,10 +110,12 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Action:
-    """One kind of job: the model of its requests, and the work itself.
+    """One kind of job: the model of its requests, if it can be requested, and the work itself.
 
     `run` works in `context.scratch` only and raises SpooldError where the work cannot be done.
     """
 
-    request: type[Envelope]
+    request: type[Envelope] | None
     run: Callable[[Context], Outcome]
+    key_of: Callable[[Document], tuple[bytes, bytes] | None] = lambda result: None
+    """From the result of a job that succeeded, what `take_key` was given; None: nothing."""

@@ -18,9 +18,10 @@ from spoold.actions.context import Action, Context, Outcome
 from spoold.actions.request import Envelope, Part, Text
 from spoold.bundle.frames import Codec
 from spoold.bundle.reader import BundleReader, Policy, named_codec, open_bundle, verify_head
+from spoold.canonical import Document
 from spoold.publish import Made
 from spoold.sinks.files import restore_payload
-from spoold.sources.files import FilesSource, FilesSpec
+from spoold.sources.roots import RootedPath
 from spoold.spool import Folder
 
 
@@ -88,9 +89,8 @@ def _open(context: Context) -> Iterator[BinaryIO]:
         with open_bundle(context.drop) as file:
             yield file
         return
-    request = RehydrateRequest.model_validate(context.request)
-    spec = FilesSpec(kind="files", root=request.bundle.root, path=request.bundle.path)
-    with FilesSource(spec, context.settings.roots).open_file() as file:
+    bundle = RehydrateRequest.model_validate(context.request).bundle
+    with RootedPath(bundle.root, bundle.path, context.settings.roots).open_file() as file:
         yield file
 
 
@@ -122,4 +122,9 @@ def _free_bytes(context: Context) -> int:
     return max(0, disk.f_bavail * disk.f_frsize - context.settings.min_free_bytes)
 
 
-ACTION = Action(RehydrateRequest, run)
+def _key_of(result: Document) -> tuple[bytes, bytes] | None:
+    manifest_sha256 = bytes.fromhex(str(result["manifest_sha256"]))
+    return key(manifest_sha256), manifest_sha256
+
+
+ACTION = Action(RehydrateRequest, run, _key_of)

@@ -4,6 +4,8 @@ Each action adds its own fields in a model of its own; `intake.request` turns by
 them, the worker reads it back from the job's row.
 """
 
+import base64
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Final, Literal
 
@@ -50,6 +52,17 @@ def _utc(value: datetime) -> datetime:
     return utc
 
 
+def _base64(value: str) -> str:
+    base64.b64decode(value, validate=True)  # its error is a ValueError
+    return value
+
+
+def _one_a_key(value: "Sequence[Signature]") -> "Sequence[Signature]":
+    if len({signature.key_id for signature in value}) != len(value):
+        raise ValueError("one key has signed twice")
+    return value
+
+
 # From JSON a time is text, which strict mode would refuse.
 Moment = Annotated[AwareDatetime, Field(strict=False), BeforeValidator(_text), AfterValidator(_utc)]
 # A number is bytes, or seconds.
@@ -68,6 +81,14 @@ class Part(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
+class Signature(Part):
+    """One signature inside a request, over its canonical form without `signatures`."""
+
+    key_id: Annotated[str, StringConstraints(pattern="^[0-9a-f]{64}$")]
+    algorithm: Literal["rsa-pss-sha256", "ed25519"]
+    signature: Annotated[str, StringConstraints(max_length=2048), AfterValidator(_base64)]
+
+
 class Envelope(Part):
     """The fields that every request may carry, whatever its action."""
 
@@ -78,6 +99,10 @@ class Envelope(Part):
     idempotency_key: Annotated[Text, StringConstraints(min_length=1, max_length=512)] | None = None
     correlation_id: Annotated[Text, StringConstraints(min_length=1, max_length=512)] | None = None
     not_before: Moment | None = None
+    expires_at: Moment | None = None
     max_attempts: Annotated[int, Field(ge=1, le=1000)] | None = None
     timeout: Annotated[Seconds, Field(ge=1, le=366 * 86400)] | None = None
     labels: Annotated[dict[LabelName, Label], Field(max_length=100)] = Field(default_factory=dict)
+    signatures: Annotated[list[Signature], Field(max_length=16), AfterValidator(_one_a_key)] = (
+        Field(default_factory=list)
+    )

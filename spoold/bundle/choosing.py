@@ -9,7 +9,7 @@ from spoold.bundle.unpacking import Places
 
 def choose(index: Index, wanted: Callable[[Entry], bool]) -> tuple[bytearray, int]:
     """A flag for each PAYLOAD frame, 1 where a wanted entry needs it; and their tar bytes."""
-    chosen = bytearray(len(index))
+    chosen = bytearray(len(index.frames))
     places = Places()
     for entry in index.entries():
         stand = [places.add(size) for size in member_sizes(entry)]
@@ -17,7 +17,7 @@ def choose(index: Index, wanted: Callable[[Entry], bool]) -> tuple[bytearray, in
             end = stand[-1].frame + stand[-1].frames
             chosen[stand[0].frame : end] = b"\x01" * (end - stand[0].frame)
     return chosen, sum(
-        frame.raw for frame, needed in zip(index.frames(), chosen, strict=True) if needed
+        frame.raw for frame, needed in zip(index.frames, chosen, strict=True) if needed
     )
 
 

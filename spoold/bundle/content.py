@@ -45,7 +45,7 @@ class ContentReader:
         while left:
             count = self._read_into(left)
             if not count:
-                raise changed(self._entry, "it became shorter while it was read")
+                raise changed(self._entry.path, "it became shorter while it was read")
             left = left[count:]
         self._count(view)
 
@@ -73,7 +73,7 @@ class ContentReader:
     def expect_end(self) -> None:
         """Raise source-changed where more follows."""
         if self.peek():
-            raise changed(self._entry, "it became longer while it was read")
+            raise changed(self._entry.path, "it became longer while it was read")
 
     def _count(self, view: memoryview) -> None:
         self._whole.update(view)
@@ -87,7 +87,7 @@ class ContentReader:
         try:
             return _read_into(self._content, view)
         except OSError as error:
-            raise unreadable(self._entry, error) from error
+            raise unreadable(self._entry.path, error) from error
 
 
 class Refill:
@@ -119,9 +119,9 @@ def read_whole(entry: SourceEntry, size: int, room: memoryview) -> None:
         while 0 < found < size and (more := _read_into(content, room[found:])):
             found += more
     except OSError as error:
-        raise unreadable(entry, error) from error
+        raise unreadable(entry.path, error) from error
     if found != size:
-        raise changed(entry, f"it had {size} bytes, now it has {_count(found, size)}")
+        raise changed(entry.path, f"it had {size} bytes, now it has {_count(found, size)}")
     check_unchanged(entry)
 
 
@@ -138,18 +138,18 @@ def check_unchanged(entry: SourceEntry) -> None:
     if isinstance(entry.content, int):
         status = os.fstat(entry.content)
         if status.st_size != entry.size or clamp_mtime(status.st_mtime_ns) != entry.mtime_ns:
-            raise changed(entry, "it was written to while it was read")
+            raise changed(entry.path, "it was written to while it was read")
 
 
-def changed(entry: SourceEntry, what: str) -> SpooldError:
-    """The source-changed of this entry."""
-    shown = canonical.text(entry.path)
+def changed(path: bytes, what: str) -> SpooldError:
+    """The source-changed of an entry."""
+    shown = canonical.text(path)
     return SpooldError(errors.SOURCE_CHANGED, f"{shown}: {what}", at=shown)
 
 
-def unreadable(entry: SourceEntry, error: OSError) -> SpooldError:
-    """The source-unreadable of this entry."""
-    shown = canonical.text(entry.path)
+def unreadable(path: bytes, error: OSError) -> SpooldError:
+    """The source-unreadable of an entry."""
+    shown = canonical.text(path)
     return SpooldError(errors.SOURCE_UNREADABLE, f"{shown}: {error.strerror}", at=shown)
 
 

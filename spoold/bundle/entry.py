@@ -5,7 +5,7 @@ times as much to make.
 """
 
 import enum
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import BinaryIO, Final, NamedTuple, TypeAlias
 
 MAX_MODE: Final = 0o777
@@ -73,6 +73,17 @@ class Entry(NamedTuple):
     chunks: tuple[Chunk, ...] = ()
     target: bytes | None = None
     media_type: str | None = None
+
+
+def chunk_member(member: str, number: int) -> str:
+    """The member that carries a chunk of a file; chunks are counted from 0."""
+    return f"{member}.{number:06d}.chunk"
+
+
+def chunk_members(entry: Entry) -> Iterator[tuple[str, Chunk]]:
+    """The members that carry a split file, in order."""
+    for number, chunk in enumerate(entry.chunks):
+        yield chunk_member(entry.member, number), chunk
 
 
 class Skipped(NamedTuple):

@@ -108,7 +108,11 @@ def compress(codec: Codec, level: int, raw: bytes | bytearray | memoryview) -> b
                 compressors[level] = zstandard.ZstdCompressor(
                     level=level, write_checksum=True, write_content_size=True
                 )
-            return compressors[level].compress(raw)
+            try:
+                return compressors[level].compress(raw)
+            except zstandard.ZstdError as error:
+                _refuse_memory(error)
+                raise
         case Codec.GZIP:
             deflate = zlib.compressobj(level, zlib.DEFLATED, -15, 8)
             return b"".join(
@@ -116,6 +120,13 @@ def compress(codec: Codec, level: int, raw: bytes | bytearray | memoryview) -> b
             )
         case _:
             assert_never(codec)
+
+
+def _refuse_memory(error: Exception) -> None:
+    """Raise MemoryError where that is all that was wrong: no frame is invalid for it."""
+    # Neither library says it but in words: ZSTD_getErrorName, and Z_MEM_ERROR of zlib.h.
+    if "not enough memory" in str(error) or str(error).startswith("Error -4 "):
+        raise MemoryError(str(error)) from error
 
 
 def decompress(codec: Codec, frame: bytes, raw: int) -> bytes:
@@ -131,6 +142,7 @@ def decompress(codec: Codec, frame: bytes, raw: int) -> bytes:
             try:
                 content: bytes = _local.d.decompress(frame, allow_extra_data=False)
             except zstandard.ZstdError as error:
+                _refuse_memory(error)
                 raise SpooldError(errors.FRAME_INVALID, f"zstd: {error}") from error
         case Codec.GZIP:
             if frame[: len(_GZIP_HEADER)] != _GZIP_HEADER:
@@ -139,6 +151,7 @@ def decompress(codec: Codec, frame: bytes, raw: int) -> bytes:
             try:
                 content = inflate.decompress(frame[len(_GZIP_HEADER) :], raw + 1)
             except zlib.error as error:
+                _refuse_memory(error)
                 raise SpooldError(errors.FRAME_INVALID, f"gzip: {error}") from error
             if not inflate.eof or inflate.unused_data != _gzip_trailer(content):
                 raise SpooldError(errors.FRAME_INVALID, "gzip: its end or checksum does not fit")

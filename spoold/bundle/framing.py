@@ -5,35 +5,34 @@ Not guaranteed: that anything is durable; whoever owns the file syncs it.
 
 import hashlib
 import os
-import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
+from mmap import MAP_ANONYMOUS, MAP_PRIVATE, mmap
 from typing import Final, NamedTuple, TypeAlias
 
+from spoold.bundle.frame_table import FrameTable
 from spoold.bundle.frames import FRAME_BYTES, Codec, compress
-from spoold.bundle.lines import Frame
 from spoold.bundle.manifest import Compression
 from spoold.bundle.members import BLOCK, ZEROS, member_bytes
 from spoold.bundle.pool import Ordered, Pool
 from spoold.bundle.scratch import disk_errors
 from spoold.spool import begin_sync
 
+_SYNC_BYTES: Final = 64 * 1024  # less than this is written soon enough when it has to be
 # Fills the whole view with the next bytes of a member's content, or raises.
 Fill: TypeAlias = Callable[[memoryview], None]
-
-_RECORD: Final = struct.Struct("<II32s")  # raw, size, SHA-256: a terabyte's frames take 10 MB
 
 
 class _Packed(NamedTuple):
     data: bytes
     sha256: bytes
     raw: int
-    buffer: bytearray
+    buffer: mmap
 
 
 class _Mark(NamedTuple):
     frames: int
-    buffer: bytearray
+    buffer: mmap
     raw: int
     total: int
 
@@ -58,16 +57,15 @@ class FrameWriter:
         self._packing: Ordered[_Packed] = Ordered(pool)
         self._writing: Ordered[None] = Ordered(pool)
         self._on_frame = on_frame
-        self._table = bytearray()
         self._submitted = 0
-        self._free: list[bytearray] = []
-        self._ahead: bytearray | None = None  # of the next frame, where `room` needed it
-        self._held: bytearray | None = None  # written, but open at the mark
+        self._free: list[mmap] = []
+        self._ahead: mmap | None = None  # of the next frame, where `room` needed it
+        self._held: mmap | None = None  # written, but open at the mark
         self._buffer = _new_buffer()
         self._view = memoryview(self._buffer)
         self._raw = 0
         self._mark: _Mark | None = None
-        self.bytes = 0  # compressed, written or being written
+        self.frames = FrameTable()  # written or being written
         self.raw = 0  # tar bytes of all members so far
 
     def member(self, header: bytes, size: int, fill: Fill) -> None:
@@ -134,11 +132,11 @@ class FrameWriter:
         mark = self._mark
         assert mark is not None
         self._drain()
-        del self._table[mark.frames * _RECORD.size :]
-        self.bytes = sum(frame.size for frame in self.frames())
+        self.frames.cut(mark.frames)
+        end = self.frames.compressed_bytes
         with disk_errors():
-            os.ftruncate(self._descriptor, self.bytes)
-            os.lseek(self._descriptor, self.bytes, os.SEEK_SET)
+            os.ftruncate(self._descriptor, end)
+            os.lseek(self._descriptor, end, os.SEEK_SET)
         self._submitted = mark.frames
         if self._buffer is not mark.buffer:
             self._free.append(self._buffer)
@@ -151,12 +149,7 @@ class FrameWriter:
         self._close()
         self._drain()
         with disk_errors():
-            os.lseek(self._descriptor, self.bytes, os.SEEK_SET)
-
-    def frames(self) -> Iterator[Frame]:
-        """The frames written so far."""
-        for raw, size, digest in _RECORD.iter_unpack(self._table):
-            yield Frame(raw, digest.hex(), size)
+            os.lseek(self._descriptor, self.frames.compressed_bytes, os.SEEK_SET)
 
     def _close(self) -> None:
         if not self._raw:
@@ -171,10 +164,10 @@ class FrameWriter:
         if self._on_frame is not None:
             self._on_frame()
 
-    def _spare(self) -> bytearray:
+    def _spare(self) -> mmap:
         return self._free.pop() if self._free else _new_buffer()
 
-    def _take(self, buffer: bytearray) -> None:
+    def _take(self, buffer: mmap) -> None:
         self._buffer, self._view, self._raw = buffer, memoryview(buffer), 0
 
     def _drain(self) -> None:
@@ -185,23 +178,14 @@ class FrameWriter:
 
     def _write(self, packed: _Packed) -> None:
         # Its place is known now; the writing itself need not hold up who reads.
-        for _ in self._writing.submit(
-            partial(_write_at, self._descriptor, packed.data, self.bytes)
-        ):
+        offset = self.frames.compressed_bytes
+        for _ in self._writing.submit(partial(_write_at, self._descriptor, packed.data, offset)):
             pass
-        self._table += _RECORD.pack(packed.raw, len(packed.data), packed.sha256)
-        self.bytes += len(packed.data)
+        self.frames.add(packed.raw, len(packed.data), packed.sha256)
         if self._mark is not None and packed.buffer is self._mark.buffer:
             self._held = packed.buffer  # what was in it at the mark may be needed again
         else:
             self._free.append(packed.buffer)
-
-
-def write_all(descriptor: int, data: bytes | memoryview) -> None:
-    """write(2) until all is written."""
-    view = memoryview(data)
-    while view:
-        view = view[os.write(descriptor, view) :]
 
 
 def _write_at(descriptor: int, data: bytes, offset: int) -> None:
@@ -210,15 +194,18 @@ def _write_at(descriptor: int, data: bytes, offset: int) -> None:
         while view:
             count = os.pwrite(descriptor, view, offset)
             view, offset = view[count:], offset + count
-    begin_sync(descriptor)
+    if len(data) >= _SYNC_BYTES:
+        begin_sync(descriptor)
 
 
-def _new_buffer() -> bytearray:
+def _new_buffer() -> mmap:
     # One byte more than a frame: it tells that a file has grown (see `FrameWriter.room`).
-    return bytearray(FRAME_BYTES + 1)
+    # Straight from the kernel: of a small bundle only a few pages are ever touched, and when it is
+    # done they are not left as holes in the heap of a process that lives long.
+    return mmap(-1, FRAME_BYTES + 1, MAP_PRIVATE | MAP_ANONYMOUS)
 
 
-def _pack(codec: Codec, level: int, buffer: bytearray, raw: int) -> _Packed:
+def _pack(codec: Codec, level: int, buffer: mmap, raw: int) -> _Packed:
     with memoryview(buffer) as whole, whole[:raw] as view:
         data = compress(codec, level, view)
     return _Packed(data, hashlib.sha256(data).digest(), raw, buffer)

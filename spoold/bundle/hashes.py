@@ -18,15 +18,8 @@ class Hashes:
         self._count = 0
 
     def __contains__(self, key: int) -> bool:
-        slots = self._slots
         key = key or 1
-        mask = len(slots) - 1
-        at = key & mask
-        while (found := slots[at]) != _EMPTY:
-            if found == key:
-                return True
-            at = (at + 1) & mask
-        return False
+        return self._slots[self._place(key)] == key
 
     def __len__(self) -> int:
         return self._count
@@ -36,23 +29,22 @@ class Hashes:
         if 2 * self._count >= len(self._slots):
             self._grow()
         key = key or 1
-        if self._insert(key):
-            self._count += 1
+        at = self._place(key)
+        self._count += self._slots[at] == _EMPTY
+        self._slots[at] = key
 
-    def _insert(self, key: int) -> bool:
+    def _place(self, key: int) -> int:
+        """Where the key stands, or is to stand."""
         slots = self._slots
         mask = len(slots) - 1
         at = key & mask
-        while (found := slots[at]) != _EMPTY:
-            if found == key:
-                return False
+        while slots[at] not in (key, _EMPTY):
             at = (at + 1) & mask
-        slots[at] = key
-        return True
+        return at
 
     def _grow(self) -> None:
         old = self._slots
         self._slots = array("q", bytes(16 * len(old)))
         for key in old:
             if key != _EMPTY:
-                self._insert(key)
+                self._slots[self._place(key)] = key

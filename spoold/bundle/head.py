@@ -6,14 +6,15 @@ Nothing in a Head may be believed; `verify_head` is the only way to a VerifiedHe
 import datetime
 import hashlib
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
 from spoold import canonical, errors
 from spoold.bundle import bagit
 from spoold.bundle.frames import MAX_HEAD_BYTES, Codec, read_stored, stored
-from spoold.bundle.manifest import Manifest, parse
+from spoold.bundle.manifest import Manifest
+from spoold.bundle.manifest_parser import parse
 from spoold.bundle.members import member, split_members
 from spoold.bundle.paths import valid_bundle_id
 from spoold.errors import SpooldError
@@ -174,11 +175,28 @@ def _name_within(name: bytes, folder: bytes) -> str:
     return name[len(folder) + 1 :].decode("ascii", "replace")
 
 
-def make_head(codec: Codec, bundle_id: str, contents: Sequence[tuple[str, bytes]]) -> bytes:
-    """The stored frame of these members, named within the bundle's folder.
+def make_head(
+    codec: Codec,
+    bundle_id: str,
+    *,
+    manifest: bytes,
+    signature: bytes,
+    further_signatures: Mapping[str, bytes],
+    bag_info: bytes,
+    tag_manifest: bytes,
+) -> bytes:
+    """The stored frame of a head, from the contents of its members; signatures go by key id.
 
     Raises manifest-too-large.
     """
+    contents = (
+        ("manifest.json", manifest),
+        ("manifest.sig", signature),
+        *((f"signatures/{key_id}.sig", raw) for key_id, raw in sorted(further_signatures.items())),
+        ("bagit.txt", bagit.BAGIT),
+        ("bag-info.txt", bag_info),
+        ("tagmanifest-sha256.txt", tag_manifest),
+    )
     raw = b"".join(member(f"{bundle_id}/{name}".encode(), content) for name, content in contents)
     if len(raw) > MAX_HEAD_BYTES:
         raise SpooldError(errors.MANIFEST_TOO_LARGE, f"the head would have {len(raw)} bytes")
@@ -238,7 +256,7 @@ def _check_identity(head: Head, manifest: Manifest, key: TrustedKey) -> None:
     if manifest.site != key.site or not SITE_NAME.fullmatch(manifest.site):
         raise SpooldError(
             errors.SITE_MISMATCH,
-            f"it says {canonical.text(manifest.site)}, its key is that of {key.site}",
+            f"it says {canonical.text(manifest.site[:200])}, its key is that of {key.site}",
             at="from",
         )
     _check_place(head, manifest)
@@ -266,7 +284,8 @@ def _apply(policy: Policy, head: Head, manifest: Manifest) -> None:
         )
     if policy.site is not None and manifest.to and policy.site not in manifest.to:
         raise SpooldError(
-            errors.NOT_ADDRESSED, f"it is for {', '.join(manifest.to)}; this is {policy.site}"
+            errors.NOT_ADDRESSED,
+            f"it is for {', '.join(manifest.to)[:1000]}; this is {policy.site}",
         )
     expires_at = manifest.expires_at
     if expires_at is not None and policy.now is not None and policy.now >= expires_at:

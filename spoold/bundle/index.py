@@ -5,34 +5,31 @@ of the rest, which are made again.
 """
 
 import hashlib
-import struct
 from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
 
 from spoold import canonical, errors
 from spoold.bundle import bagit
-from spoold.bundle.entry import Chunk, Entry, Kind
+from spoold.bundle.entry import Entry, Kind
+from spoold.bundle.frame_table import FrameTable, frame_fault
 from spoold.bundle.frames import Cutter
 from spoold.bundle.head import Policy, VerifiedHead
 from spoold.bundle.lines import (
     MAX_LINE_BYTES,
-    Frame,
     content_line,
     member_lines,
     parse_entry,
     parse_frame,
 )
-from spoold.bundle.manifest import MAX_CHUNKS, IndexFile, Manifest, Totals, frame_fault
+from spoold.bundle.manifest import MAX_CHUNKS, IndexFile, Manifest, Totals
 from spoold.bundle.members import member_bytes
-from spoold.bundle.paths import MemberNames, PathOrder, check_sorted, sort_key
+from spoold.bundle.order import PathOrder, check_sources
+from spoold.bundle.paths import MemberNames
 from spoold.bundle.scratch import LineFile, LineSorter
 from spoold.bundle.unpacking import MemberStream
 from spoold.errors import SpooldError
-
-_RECORD: Final = struct.Struct("<II32s")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,21 +38,12 @@ class Index:
 
     head: VerifiedHead
     lines: LineFile
-    table: bytearray
-
-    def __len__(self) -> int:
-        """How many PAYLOAD frames there are."""
-        return len(self.table) // _RECORD.size
+    frames: FrameTable  # of the PAYLOAD
 
     def entries(self) -> Iterator[Entry]:
         """The entries, in order."""
         for line in self.lines:
             yield parse_entry(line[:-1])
-
-    def frames(self) -> Iterator[Frame]:
-        """The PAYLOAD frames, in order."""
-        for raw, size, digest in _RECORD.iter_unpack(self.table):
-            yield Frame(raw, digest.hex(), size)
 
 
 class IndexReader:
@@ -70,7 +58,7 @@ class IndexReader:
         self._names, self._order = MemberNames(self._manifest.bundle_id), PathOrder()
         self._cutter = Cutter()
         self._raws = array("I")  # of the PAYLOAD frames, as the entries make them
-        self._table = bytearray()
+        self._frames = FrameTable()
         self._digests = hashlib.sha256()  # of manifest-sha256.txt
         self._digests_bytes = self._members = 0
         self._files = self._bytes = self._chunks = 0
@@ -88,7 +76,7 @@ class IndexReader:
             raise
         finally:
             self._content.close()
-        return Index(self._head, self._lines, self._table)
+        return Index(self._head, self._lines, self._frames)
 
     def _read_entries(self, stream: MemberStream) -> None:
         expected = self._manifest.entries
@@ -97,7 +85,7 @@ class IndexReader:
             self._lines.append(line + b"\n")
         self._raws.extend(self._cutter.close())
         if self._order.sources > 1:
-            self._check_sources()
+            check_sources(self._lines, self._scratch)
         found = Totals(self._files, self._bytes, sum(self._raws))
         if found != self._manifest.totals:
             raise SpooldError(
@@ -133,7 +121,8 @@ class IndexReader:
         if member != entry.member:
             raise SpooldError(
                 errors.ENTRY_MEMBER,
-                f"it is {canonical.text(entry.member)}, the rule gives {canonical.text(member)}",
+                f"it is {canonical.text(entry.member[:500])}, "
+                f"the rule gives {canonical.text(member)}",
                 at=canonical.text(entry.path),
             )
         self._names.commit()
@@ -165,15 +154,6 @@ class IndexReader:
             )
         return sizes
 
-    def _check_sources(self) -> None:
-        sorter = LineSorter(self._scratch)
-        try:
-            for line in self._lines:
-                sorter.add(sort_key(parse_entry(line[:-1])))
-            check_sorted(iter(sorter))
-        finally:
-            sorter.close()
-
     def _read_frames(self, stream: MemberStream) -> None:
         number = 0
         for line in _read_lines(stream, self._prefix, "frames.jsonl", self._manifest.frames):
@@ -184,13 +164,13 @@ class IndexReader:
                 )
             if fault := frame_fault(frame):
                 raise SpooldError(errors.FRAME_CUT, fault, at=f"frame {number}")
-            self._table += _RECORD.pack(frame.raw, frame.size, bytes.fromhex(frame.sha256))
+            self._frames.add(frame.raw, frame.size, bytes.fromhex(frame.sha256))
             number += 1
         if number != len(self._raws):
             raise SpooldError(
                 errors.FRAME_CUT, f"frames.jsonl has {number} frames, not {len(self._raws)}"
             )
-        limit, compressed = self._policy.max_expansion, _compressed_bytes(self._table)
+        limit, compressed = self._policy.max_expansion, self._frames.compressed_bytes
         if limit is not None and self._manifest.totals.raw > limit * compressed:
             raise SpooldError(
                 errors.QUOTA_EXCEEDED,
@@ -235,10 +215,6 @@ def _check_index_cut(manifest: Manifest, digests_bytes: int) -> None:
         )
 
 
-def _compressed_bytes(table: bytearray) -> int:
-    return sum(size for _, size, _ in _RECORD.iter_unpack(table))
-
-
 def _read_lines(
     stream: MemberStream, prefix: bytes, name: str, expected: IndexFile
 ) -> Iterator[bytes]:
@@ -267,9 +243,3 @@ def _read_lines(
             f"signed are {expected.count} and {expected.sha256}",
             at=name,
         )
-
-
-def chunk_members(entry: Entry) -> Iterator[tuple[str, Chunk]]:
-    """The members that carry a split file, in order."""
-    for number, chunk in enumerate(entry.chunks):
-        yield f"{entry.member}.{number:06d}.chunk", chunk

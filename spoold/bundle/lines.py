@@ -8,10 +8,11 @@ again in the slow way, to say what is wrong with it.
 import base64
 import binascii
 import re
-from typing import Final, NamedTuple, NoReturn
+from typing import Final, NoReturn
 
 from spoold import canonical, errors
-from spoold.bundle.entry import MAX_MODE, SYMLINK_MODE, Chunk, Entry, Kind
+from spoold.bundle.entry import MAX_MODE, SYMLINK_MODE, Chunk, Entry, Kind, chunk_members
+from spoold.bundle.frame_table import Frame
 from spoold.bundle.paths import path_fault
 from spoold.canonical import MAX_INTEGER
 from spoold.errors import SpooldError
@@ -64,14 +65,6 @@ _ENTRY_FIELDS = frozenset(
     }
 )
 _FRAME_FIELDS = frozenset(("raw", "sha256", "size"))
-
-
-class Frame(NamedTuple):
-    """One frame of INDEX or PAYLOAD: tar bytes, SHA-256 (hex) and length of the compressed ones."""
-
-    raw: int
-    sha256: str
-    size: int
 
 
 def quote(text: str) -> str:
@@ -134,8 +127,7 @@ def member_lines(entry: Entry) -> bytes:
     if not entry.chunks:
         return f"{entry.sha256}  {entry.member}\n".encode()
     return b"".join(
-        f"{chunk.sha256}  {entry.member}.{number:06d}.chunk\n".encode()
-        for number, chunk in enumerate(entry.chunks)
+        f"{chunk.sha256}  {member}\n".encode() for member, chunk in chunk_members(entry)
     )
 
 

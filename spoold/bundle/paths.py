@@ -1,7 +1,7 @@
-"""Paths of entries, names of members, and which of them may stand beside each other. Pure.
+"""Paths of entries and names of members. Pure.
 
 A path is what the user gave; a member name is what every tar, BagIt and sha256sum can carry. The
-rules are those of the format page, section 2 (names) and 3 (paths and their order).
+rules are those of the format page, section 2 (names) and 3 (paths).
 """
 
 import hashlib
@@ -10,11 +10,8 @@ import unicodedata
 from collections.abc import Iterator
 from typing import Final
 
-from spoold import canonical, errors
-from spoold.bundle.entry import Entry, Kind
 from spoold.bundle.hashes import Hashes
 from spoold.bundle.unicode14 import unassigned
-from spoold.errors import SpooldError
 
 MAX_PATH_BYTES: Final = 4096
 MAX_SEGMENTS: Final = 128
@@ -150,84 +147,6 @@ class MemberNames:
                 return False
         self._pending = (key, parent, tuple(folders))
         return True
-
-
-class PathOrder:
-    """Checks the order of entries and, within each source, that paths can stand beside each other.
-
-    In sorted order everything that begins with a path follows it directly, so the entries that are
-    a prefix of the present one are a short stack, and uniqueness costs no memory. Across sources
-    `finish_keys` and `check_sorted` do the same over keys that the caller has sorted.
-    """
-
-    def __init__(self) -> None:
-        self._source: str | None = None
-        self._seen: set[int] = set()
-        self._last = b""
-        self._stack: list[bytes] = []
-
-    @property
-    def sources(self) -> int:
-        """How many sources there were so far."""
-        return len(self._seen)
-
-    def add(self, path: bytes, kind: Kind, source: str) -> None:
-        """Take the next entry. Raises entry-order or entry-collides."""
-        key = path + b"/" if kind is Kind.DIR else path
-        if source != self._source:
-            if hash(source) in self._seen:
-                raise SpooldError(
-                    errors.ENTRY_ORDER,
-                    f"entries of {canonical.text(source)} stand in two places",
-                    at=canonical.text(path),
-                )
-            self._seen.add(hash(source))
-            self._source = source
-            self._stack.clear()
-        elif key <= self._last:
-            code = errors.ENTRY_COLLIDES if key == self._last else errors.ENTRY_ORDER
-            raise SpooldError(
-                code,
-                f"{canonical.text(path)} follows {canonical.text(self._last)}",
-                at=canonical.text(path),
-            )
-        self._last = key
-        _stand_beside(self._stack, key)
-
-
-def sort_key(entry: Entry) -> bytes:
-    """A line, free of line feeds, whose order is that of the entries' paths across sources."""
-    key = entry.path + b"/" if entry.kind is Kind.DIR else entry.path
-    return key.hex().encode()
-
-
-def check_sorted(keys: Iterator[bytes]) -> None:
-    """Check the `sort_key`s of all entries, sorted. Raises entry-collides."""
-    stack: list[bytes] = []
-    last = b""
-    for line in keys:
-        key = bytes.fromhex(line.decode())
-        if key == last:
-            shown = canonical.text(key.rstrip(b"/"))
-            raise SpooldError(errors.ENTRY_COLLIDES, f"{shown} stands there twice", at=shown)
-        last = key
-        _stand_beside(stack, key)
-
-
-def _stand_beside(stack: list[bytes], key: bytes) -> None:
-    while stack and not key.startswith(stack[-1]):
-        stack.pop()
-    for other in stack:
-        if key[len(other) : len(other) + 1] == b"/":
-            shown = canonical.text(key.rstrip(b"/"))
-            raise SpooldError(
-                errors.ENTRY_COLLIDES,
-                f"{canonical.text(other)} is not a folder, but {shown} needs one of that name",
-                at=shown,
-            )
-    # A folder may be followed by what is in it: its key ends in "/".
-    if not key.endswith(b"/"):
-        stack.append(key)
 
 
 def _is_ordinary(text: str) -> bool:

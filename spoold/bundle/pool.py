@@ -7,8 +7,7 @@ each frame is one single-threaded call, so that bytes do not depend on how many 
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from types import TracebackType
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from typing import Final, Generic, TypeVar
 
 _AHEAD: Final = 2  # frames in flight beyond one a thread: what keeps threads busy between collects
@@ -22,23 +21,17 @@ def usable_cores() -> int:
 
 
 class Pool:
-    """A few threads, and a limit to what is under way."""
+    """A few threads, and a limit to what is under way.
+
+    No threads: each call is made at once, by its caller. For a frame or two that is cheaper.
+    """
 
     def __init__(self, threads: int) -> None:
-        assert threads > 0
-        self._executor = ThreadPoolExecutor(threads, thread_name_prefix="frame")
+        assert threads >= 0
+        self._executor = (
+            ThreadPoolExecutor(threads, thread_name_prefix="frame") if threads else _Caller()
+        )
         self.limit = threads + _AHEAD
-
-    def __enter__(self) -> "Pool":
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Wait for what is under way, forget the rest."""
@@ -47,6 +40,20 @@ class Pool:
     def submit(self, call: Callable[[], _Result]) -> "Future[_Result]":
         """Have a call made by one of the threads."""
         return self._executor.submit(call)
+
+
+class _Caller(Executor):
+    """Runs every call in the thread that submits it."""
+
+    def submit(
+        self, call: Callable[..., _Result], /, *args: object, **kwargs: object
+    ) -> "Future[_Result]":
+        future: Future[_Result] = Future()
+        try:
+            future.set_result(call(*args, **kwargs))
+        except Exception as error:  # noqa: BLE001  # raised where the result is asked for
+            future.set_exception(error)
+        return future
 
 
 class Ordered(Generic[_Result]):

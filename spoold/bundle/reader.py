@@ -9,21 +9,22 @@ and `commit`, which it must not make visible; when `read_payload` returns, every
 was accounted for.
 """
 
+import errno
 import hashlib
+import io
 import os
 import stat
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from types import TracebackType
-from typing import BinaryIO, Final, Protocol
+from typing import BinaryIO, Final, Protocol, cast
 
 from spoold import canonical, errors
 from spoold.bundle.choosing import choose, member_sizes
-from spoold.bundle.entry import Entry, Kind, Report
+from spoold.bundle.entry import Entry, Kind, Report, chunk_members
+from spoold.bundle.frame_table import Frame
 from spoold.bundle.frames import END_FRAME, FRAME_BYTES, Codec, padding
 from spoold.bundle.head import Head, Policy, VerifiedHead, slice_head, verify_head
-from spoold.bundle.index import Index, IndexReader, chunk_members
-from spoold.bundle.lines import Frame
+from spoold.bundle.index import Index, IndexReader
 from spoold.bundle.members import BLOCK
 from spoold.bundle.pool import Pool, usable_cores
 from spoold.bundle.unpacking import MemberStream, Places, unpack_frames
@@ -46,6 +47,7 @@ __all__ = [
 ]
 
 _WHOLE_BYTES: Final = FRAME_BYTES - BLOCK
+_PIPE_BYTES: Final = 64 * 1024  # what a pipe holds
 
 
 class Visitor(Protocol):
@@ -89,19 +91,27 @@ class Discard:
 def open_bundle(path: str | os.PathLike[str]) -> BinaryIO:
     """Open a bundle for reading: a regular file, not through a symbolic link.
 
-    Raises not-a-bundle or disk-error.
+    Raises not-a-bundle, source-missing or disk-error.
     """
+    shown = canonical.text(os.fsencode(path))
     try:
         # Non-blocking, so that a FIFO of that name does not hold us for ever.
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
-        kind = "it is a symbolic link" if os.path.islink(path) else error.strerror
-        code = errors.NOT_A_BUNDLE if os.path.lexists(path) else errors.SOURCE_MISSING
-        shown = canonical.text(os.fsencode(path))
-        raise SpooldError(code, f"{shown}: {kind}") from error
+        if os.path.islink(path):
+            raise SpooldError(errors.NOT_A_BUNDLE, f"{shown}: it is a symbolic link") from error
+        # That a file cannot be opened says nothing about what is in it: only a socket and the like
+        # are no bundle for sure.
+        codes = {
+            errno.ENXIO: errors.NOT_A_BUNDLE,
+            errno.ENODEV: errors.NOT_A_BUNDLE,
+            errno.ENOENT: errors.SOURCE_MISSING,
+            errno.ENOTDIR: errors.SOURCE_MISSING,
+        }
+        code = codes.get(error.errno or 0, errors.DISK_ERROR)
+        raise SpooldError(code, f"{shown}: {error.strerror}") from error
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
-        shown = canonical.text(os.fsencode(path))
         raise SpooldError(errors.NOT_A_BUNDLE, f"{shown} is no regular file")
     return open(descriptor, "rb", buffering=0)
 
@@ -125,6 +135,7 @@ class BundleReader:
         phase: str = "verify",
     ) -> None:
         self._file = file
+        self._seekable = file.seekable()
         self._scratch = scratch
         self._pool = Pool(threads or usable_cores())
         self._report, self._phase = report, phase
@@ -134,12 +145,7 @@ class BundleReader:
     def __enter__(self) -> "BundleReader":
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:
@@ -151,7 +157,7 @@ class BundleReader:
     @property
     def seekable(self) -> bool:
         """Whether `read_chosen` can be used: not of a pipe."""
-        return self._file.seekable()
+        return self._seekable
 
     def read_head(self) -> Head:
         """Step 2. Raises what `slice_head` raises, bundle-truncated or disk-error."""
@@ -191,7 +197,7 @@ class BundleReader:
             done += raw
             self._tell(self._phase, done, total, entries)
 
-        frames = self._unpack(head.head.codec, enumerate(index.frames()), "frame")
+        frames = self._unpack(head.head.codec, enumerate(index.frames), "frame")
         stream = MemberStream(frames, tell_progress)
         for entry in index.entries():
             if entry.kind is Kind.FILE:
@@ -234,13 +240,13 @@ class BundleReader:
                     stream.skip_to(stand[0])
                     _read_file(stream, prefix, entry, visitor)
             entries += 1
-        self._seek(begin + sum(frame.size for frame in index.frames()))
+        self._seek(begin + index.frames.compressed_bytes)
         self._read_end(codec)
         self._tell(self._phase, total, total, entries)
 
     def _seek_frames(self, index: Index, chosen: bytearray) -> Iterator[tuple[int, Frame]]:
         offset = self._offset
-        for number, frame in enumerate(index.frames()):
+        for number, frame in enumerate(index.frames):
             if chosen[number]:
                 self._seek(offset)
                 yield number, frame
@@ -289,7 +295,12 @@ class BundleReader:
 
     def _read_some(self, count: int) -> bytes:
         try:
-            data = self._file.read(count)
+            if self._seekable:
+                data = self._file.read(count)
+            else:
+                # One read(2) at most: a signal that comes between two of them within the library
+                # is not heeded before the last one returns, and a pipe may stall.
+                data = cast(io.BufferedReader, self._file).read1(min(count, _PIPE_BYTES))
         except OSError as error:
             raise SpooldError(
                 errors.DISK_ERROR, f"the bundle at byte {self._offset}: {error.strerror}"

@@ -10,19 +10,17 @@ Guarantees: the new file is whole and durable before it gets its name; the old o
 Crash: `.<name>.<random>` may stay beside the bundle; nothing reads it.
 """
 
-import errno
 import os
 import secrets
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import BinaryIO
 
 from spoold import canonical, errors
-from spoold.bundle import bagit
+from spoold.bundle.copying import copy_range, write_all
 from spoold.bundle.frames import END_FRAME, padding
-from spoold.bundle.framing import write_all
 from spoold.bundle.head import (
     MAX_FURTHER_SIGNATURES,
     Head,
@@ -36,8 +34,6 @@ from spoold.bundle.reader import BundleReader, open_bundle
 from spoold.errors import SpooldError
 from spoold.spool import rename_new, sync_folder
 from spoold.trust import Signer, Trust
-
-_COPY_BYTES: Final = 8 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +91,7 @@ def _checked(file: BinaryIO, trust: Trust | None, policy: Policy) -> tuple[Head,
             index = reader.read_index(verified, policy)
             front = head.frame_bytes + sum(frame.size for frame in manifest.index)
             front += len(padding(head.codec, front))
-            expected = front + sum(frame.size for frame in index.frames()) + len(end)
+            expected = front + index.frames.compressed_bytes + len(end)
             if size != expected:
                 code = errors.BUNDLE_TRUNCATED if size < expected else errors.TRAILING_DATA
                 raise SpooldError(code, f"the file has {size} bytes, its frames make {expected}")
@@ -117,29 +113,27 @@ def _new_head(head: Head, manifest: Manifest, signer: Signer) -> bytes:
     return make_head(
         head.codec,
         head.bundle_id,
-        [
-            ("manifest.json", head.manifest_bytes),
-            ("manifest.sig", head.signature),
-            *((f"signatures/{key_id}.sig", raw) for key_id, raw in sorted(signatures.items())),
-            ("bagit.txt", bagit.BAGIT),
-            ("bag-info.txt", head.bag_info),
-            ("tagmanifest-sha256.txt", head.tag_manifest),
-        ],
+        manifest=head.manifest_bytes,
+        signature=head.signature,
+        further_signatures=signatures,
+        bag_info=head.bag_info,
+        tag_manifest=head.tag_manifest,
     )
 
 
 def _write(source: int, pieces: Sequence[bytes | range], path: Path, *, replacing: bool) -> None:
     """Make a file of bytes and of ranges of the source, and give it its name."""
-    temporary = path.with_name(f".{path.name[:200]}.{secrets.token_hex(6)}")
+    name = os.fsdecode(os.fsencode(path.name)[:200])
+    temporary = path.with_name(f".{name}.{secrets.token_hex(6)}")
     status = os.fstat(source)
     try:
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
             for piece in pieces:
-                if isinstance(piece, range):
-                    _copy(source, descriptor, piece.start, len(piece))
-                else:
+                if isinstance(piece, bytes):
                     write_all(descriptor, piece)
+                elif copy_range(source, descriptor, piece.start, len(piece)) < len(piece):
+                    raise SpooldError(errors.BUNDLE_TRUNCATED, "it became shorter meanwhile")
             if os.geteuid() == 0:
                 os.fchown(descriptor, status.st_uid, status.st_gid)
             os.fchmod(descriptor, status.st_mode & 0o777)
@@ -163,22 +157,4 @@ def _failure(path: Path, error: OSError) -> SpooldError:
     shown = canonical.text(os.fsencode(path))
     if isinstance(error, FileExistsError):
         return SpooldError(errors.TARGET_EXISTS, f"{shown} exists")
-    full = error.errno in {errno.ENOSPC, errno.EDQUOT}
-    code = errors.NO_SPACE if full else errors.DISK_ERROR
-    return SpooldError(code, f"{shown}: {error.strerror}")
-
-
-def _copy(source: int, target: int, offset: int, count: int) -> None:
-    while count:
-        try:
-            done = os.copy_file_range(source, target, count, offset_src=offset)
-        except OSError:  # whatever the kernel cannot do here, reading and writing can, or says why
-            done = 0
-        if not done:
-            data = os.pread(source, min(count, _COPY_BYTES), offset)
-            if not data:
-                raise SpooldError(errors.BUNDLE_TRUNCATED, "it became shorter meanwhile")
-            write_all(target, data)
-            done = len(data)
-        offset += done
-        count -= done
+    return SpooldError(errors.disk_code(error), f"{shown}: {error.strerror}")

@@ -4,20 +4,21 @@ Guarantees: memory is bounded by a few megabytes each, whatever is added.
 Crash: nothing stays behind, the files have no name.
 """
 
-import errno
 import hashlib
 import heapq
+import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import islice
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import BinaryIO, Final, cast
 
 from spoold import errors
 from spoold.errors import SpooldError
 
 _BATCH_LINES: Final = 512
+_LINES_IN_MEMORY_BYTES: Final = 256 * 1024
 _SORT_BYTES: Final = 4 * 1024 * 1024  # of line content; the objects around it are about as much
 _SORT_LINES: Final = 40_000
 _MERGE_READ_BYTES: Final = 32 * 1024
@@ -30,9 +31,7 @@ def disk_errors() -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        full = error.errno in {errno.ENOSPC, errno.EDQUOT}
-        code = errors.NO_SPACE if full else errors.DISK_ERROR
-        raise SpooldError(code, f"scratch: {error.strerror}") from error
+        raise SpooldError(errors.disk_code(error), f"scratch: {error.strerror}") from error
 
 
 def unnamed_file(folder: Path | None, buffering: int = 64 * 1024) -> BinaryIO:
@@ -42,10 +41,15 @@ def unnamed_file(folder: Path | None, buffering: int = 64 * 1024) -> BinaryIO:
 
 
 class LineFile:
-    """Lines on disk, counted and hashed as they are added. A line includes its line feed."""
+    """Lines, counted and hashed as they are added; on disk once they are many.
+
+    A line includes its line feed.
+    """
 
     def __init__(self, folder: Path | None) -> None:
-        self._file = unnamed_file(folder)
+        where = None if folder is None else os.fspath(folder)
+        file = tempfile.SpooledTemporaryFile(_LINES_IN_MEMORY_BYTES, dir=where)  # noqa: SIM115
+        self._file = cast(BinaryIO, file)
         self._waiting: list[bytes] = []
         self._hash = hashlib.sha256()
         self.count = 0
@@ -77,7 +81,7 @@ class LineFile:
 
     def close(self) -> None:
         """Give the disk space back."""
-        self._file.close()
+        _discard(self._file)
 
     def _flush(self) -> None:
         block = b"".join(self._waiting)
@@ -123,7 +127,7 @@ class LineSorter:
     def close(self) -> None:
         """Give the disk space back."""
         for run in self._runs:
-            run.close()
+            _discard(run)
         self._runs.clear()
         self._lines.clear()
 
@@ -143,12 +147,19 @@ class LineSorter:
 
     def _write(self, blocks: Iterator[bytes] | list[bytes]) -> None:
         run = unnamed_file(self._folder, _MERGE_READ_BYTES)
+        self._runs.append(run)
         with disk_errors():
             run.writelines(blocks)
             run.flush()
-        self._runs.append(run)
 
     def _rewound(self) -> list[BinaryIO]:
         for run in self._runs:
             run.seek(0)
         return self._runs
+
+
+def _discard(file: BinaryIO) -> None:
+    # On a full disk it has bytes left that it cannot write: nobody needs them any more, and what
+    # is on its way up has said so already.
+    with suppress(OSError):
+        file.close()

@@ -11,8 +11,8 @@ from typing import Final, NamedTuple
 
 from spoold import canonical, errors
 from spoold.bundle import members
+from spoold.bundle.frame_table import Frame
 from spoold.bundle.frames import FRAME_BYTES, Codec, decompress
-from spoold.bundle.lines import Frame
 from spoold.bundle.pool import Pool, ordered_map
 from spoold.errors import SpooldError
 

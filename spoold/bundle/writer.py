@@ -3,11 +3,11 @@
 The payload goes into a scratch file first, because the manifest that stands in front of it is known
 last; see `assembly`.
 
-Guarantees: a bundle is returned only when it is complete and fsynced; an entry that could not be
-read whole has left no byte in it; equal entries, fields and codec library give equal INDEX and
-PAYLOAD bytes, whatever the number of threads.
-Not guaranteed: that a file which is written to while it is read is noticed, when its size and time
-of change end as they were.
+Guarantees: a bundle is returned only when it is complete; an entry that could not be read whole has
+left no byte in it; equal entries, fields and codec library give equal INDEX and PAYLOAD bytes,
+whatever the number of threads.
+Not guaranteed: that a bundle is durable, whoever publishes it syncs it; that a file which is
+written to while it is read is noticed, when its size and time of change end as they were.
 Crash: the scratch folder holds unfinished files; sweeping it is the caller's.
 """
 
@@ -18,8 +18,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
-from typing import Final
+from typing import BinaryIO, Final
 
 from spoold import __version__, canonical, errors
 from spoold.bundle import bagit, members
@@ -30,10 +29,14 @@ from spoold.bundle.content import (
     check_unchanged,
     read_whole,
 )
-from spoold.bundle.entry import Chunk, Entry, Kind, Report, Skipped, SourceEntry
-from spoold.bundle.frames import END_FRAME, FRAME_BYTES, MAX_HEAD_BYTES, padding, stored
-from spoold.bundle.framing import Fill, FrameWriter, write_all
-from spoold.bundle.lines import MAX_LINE_BYTES, entry_lines, frame_line, member_lines, parse_entry
+from spoold.bundle.copying import write_all
+from spoold.bundle.entry import Chunk, Entry, Kind, Report, Skipped, SourceEntry, chunk_member
+from spoold.bundle.frame_table import FrameTable
+from spoold.bundle.frames import END_FRAME, FRAME_BYTES, padding
+from spoold.bundle.framing import Fill, FrameWriter
+from spoold.bundle.head import make_head
+from spoold.bundle.index_writer import IndexWriter
+from spoold.bundle.lines import MAX_LINE_BYTES
 from spoold.bundle.manifest import (
     DEFAULT_CHUNK_SIZE,
     MAX_CHUNK_SIZE,
@@ -42,26 +45,21 @@ from spoold.bundle.manifest import (
     MAX_SKIPPED_BYTES,
     MIN_CHUNK_SIZE,
     Compression,
-    IndexFile,
     Manifest,
     Totals,
     format_time,
     skipped_document,
 )
-from spoold.bundle.paths import (
-    MemberNames,
-    PathOrder,
-    check_sorted,
-    path_fault,
-    sort_key,
-    valid_bundle_id,
-)
+from spoold.bundle.order import PathOrder
+from spoold.bundle.paths import MemberNames, path_fault, valid_bundle_id
 from spoold.bundle.pool import Pool, usable_cores
-from spoold.bundle.scratch import LineFile, LineSorter, disk_errors, unnamed_file
+from spoold.bundle.scratch import disk_errors, unnamed_file
 from spoold.errors import SpooldError
 from spoold.trust import Signer
 
 _WHOLE_BYTES: Final = FRAME_BYTES - members.BLOCK  # what is read in one go
+_INLINE_BYTES: Final = 1024 * 1024  # so little is compressed sooner than a thread has started
+_FEW_ENTRIES: Final = 1000  # an index of so many is put together in memory
 _CHUNK_LINE_BYTES: Final = 110  # a chunk's share of an entry's line
 
 # What is wrong with one entry, and lets a bundle without it be made.
@@ -90,7 +88,7 @@ class ManifestFields:
 
 @dataclass(frozen=True, slots=True)
 class BuiltBundle:
-    """A finished, durable bundle in the scratch folder."""
+    """A finished bundle in the scratch folder, not synced yet."""
 
     path: Path
     suffix: str  # .tar.zst or .tar.gz
@@ -125,7 +123,6 @@ class BundleWriter:
         self._report, self._bytes_total = report, bytes_total
         self._names, self._order = MemberNames(bundle_id), PathOrder()
         self._folders: set[bytes] = set()  # short hashes of their paths
-        self._count = self._files = self._bytes = self._chunks = 0
         self._skipped: list[Skipped] = []
         self._skipped_count = self._skipped_bytes = 0
         self._finished = False
@@ -133,9 +130,9 @@ class BundleWriter:
             self._descriptor = os.open(
                 self._path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600
             )
-        self._entries, self._digests = LineFile(scratch), LineFile(scratch)
-        self._content = LineSorter(scratch)
-        self._pool = Pool(threads or usable_cores())
+        self._index = IndexWriter(scratch, bundle_id)
+        small = bytes_total is not None and bytes_total <= _INLINE_BYTES
+        self._pool = Pool(0 if small else threads or usable_cores())
         self._payload = FrameWriter(
             self._descriptor, self._compression, self._pool, self._tell_progress
         )
@@ -143,19 +140,13 @@ class BundleWriter:
     def __enter__(self) -> "BundleWriter":
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:
         """Give everything back; an unfinished bundle is removed."""
         self._pool.close()
-        for closeable in (self._entries, self._digests, self._content):
-            closeable.close()
+        self._index.close()
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
@@ -214,26 +205,19 @@ class BundleWriter:
     def finish(self, fields: ManifestFields, signer: Signer) -> BuiltBundle:
         """Sign and put together. Raises nothing-to-bundle, sources-collide, manifest-too-large."""
         assert not self._finished
-        if not self._files:
+        if not self._index.files:
             raise SpooldError(errors.NOTHING_TO_BUNDLE)
-        self._check_sources()
-        with disk_errors(), unnamed_file(self._scratch, 0) as index_file:
+        if self._order.sources > 1:
+            self._index.check_sources()
+        with disk_errors(), self._index_file() as index_file:
             self._payload.finish()
             write_all(self._descriptor, END_FRAME[self._compression.codec])
-            frames = LineFile(self._scratch)
-            try:
-                for frame in self._payload.frames():
-                    frames.append(frame_line(frame))
-                index = self._write_index(index_file.fileno(), frames)
-                manifest = self._manifest(fields, signer, frames, index)
-            finally:
-                frames.close()
+            index = FrameWriter(index_file.fileno(), self._compression, self._pool)
+            self._index.write(self._payload.frames, index)
+            manifest = self._manifest(fields, signer, index.frames)
             manifest_bytes = manifest.encode()
-            head = stored(
-                self._compression.codec,
-                self._head(manifest, manifest_bytes, signer.sign(manifest_bytes)),
-            )
-            pad = padding(self._compression.codec, len(head) + index.bytes)
+            head = self._head(manifest, manifest_bytes, signer.sign(manifest_bytes))
+            pad = padding(self._compression.codec, len(head) + index.frames.compressed_bytes)
             path = put_in_front(
                 self._descriptor,
                 self._path,
@@ -245,7 +229,7 @@ class BundleWriter:
             size = os.stat(path).st_size
         self._finished = True
         if self._report is not None:
-            self._report("build", self._bytes, self._bytes, self._count)
+            self._report("build", self._index.bytes, self._index.bytes, self._index.count)
         return BuiltBundle(
             path,
             self._compression.codec.suffix,
@@ -254,6 +238,11 @@ class BundleWriter:
             size,
         )
 
+    def _index_file(self) -> BinaryIO:
+        if self._index.count > _FEW_ENTRIES:
+            return unnamed_file(self._scratch, 0)
+        return os.fdopen(os.memfd_create("index"), "w+b", 0)
+
     def _add_plain(self, entry: SourceEntry) -> bool:
         if entry.kind is Kind.DIR:
             key = hashlib.blake2b(entry.path, digest_size=16).digest()
@@ -261,7 +250,7 @@ class BundleWriter:
                 return False
             self._folders.add(key)
         self._order.add(entry.path, entry.kind, entry.source)
-        self._record(
+        self._index.add(
             Entry(
                 entry.path,
                 entry.kind,
@@ -304,7 +293,7 @@ class BundleWriter:
         chunks = []
         for number in range(count or 1):
             length = min(self._chunk_size, size - number * self._chunk_size)
-            name = f"{member}.{number:06d}.chunk" if count else member
+            name = chunk_member(member, number) if count else member
             reader.begin_chunk()
             self._write_member(name, length, reader.fill)
             if count:
@@ -326,7 +315,7 @@ class BundleWriter:
                 chunked = bool(chunks) or not final
                 member = self._names.propose(entry.path, chunked=chunked)
                 self._check_chunks(entry, len(chunks) + 1 if chunked else 0)
-                name = f"{member}.{len(chunks):06d}.chunk" if chunked else member
+                name = chunk_member(member, len(chunks)) if chunked else member
                 waiting.seek(0)
                 self._write_member(name, length, Refill(waiting).fill)
                 waiting.seek(0)
@@ -344,7 +333,7 @@ class BundleWriter:
 
     def _check_chunks(self, entry: SourceEntry, count: int) -> None:
         room = (MAX_LINE_BYTES - 64 * 1024) // _CHUNK_LINE_BYTES
-        if count > room or self._chunks + count > MAX_CHUNKS:
+        if count > room or self._index.chunks + count > MAX_CHUNKS:
             shown = canonical.text(entry.path)
             raise SpooldError(
                 errors.ENTRY_TOO_LARGE,
@@ -376,45 +365,10 @@ class BundleWriter:
             entry.media_type,
         )
         self._names.commit()
-        self._record(recorded)
-        self._digests.append(member_lines(recorded), len(chunks) or 1)
-        self._files += 1
-        self._bytes += size
-        self._chunks += len(chunks)
-
-    def _record(self, entry: Entry) -> None:
-        line, short = entry_lines(entry)
-        self._entries.append(line + b"\n")
-        self._content.add(short)
-        self._count += 1
-
-    def _check_sources(self) -> None:
-        if self._order.sources < 2:
-            return
-        sorter = LineSorter(self._scratch)
-        try:
-            for line in self._entries:
-                sorter.add(sort_key(parse_entry(line[:-1])))
-            check_sorted(iter(sorter))
-        except SpooldError as error:
-            raise SpooldError(errors.SOURCES_COLLIDE, error.message, at=error.at) from error
-        finally:
-            sorter.close()
-
-    def _write_index(self, descriptor: int, frames: LineFile) -> FrameWriter:
-        writer = FrameWriter(descriptor, self._compression, self._pool)
-        for name, lines in (
-            (b"entries.jsonl", self._entries),
-            (b"frames.jsonl", frames),
-            (b"manifest-sha256.txt", self._digests),
-        ):
-            header = members.header(self._prefix + name, lines.bytes)
-            writer.member(header, lines.bytes, Refill(lines.reopened()).fill)
-        writer.finish()
-        return writer
+        self._index.add(recorded)
 
     def _manifest(
-        self, fields: ManifestFields, signer: Signer, frames: LineFile, index: FrameWriter
+        self, fields: ManifestFields, signer: Signer, index_frames: FrameTable
     ) -> Manifest:
         return Manifest(
             bundle_id=self._bundle_id,
@@ -427,11 +381,11 @@ class BundleWriter:
             algorithm=signer.algorithm,
             compression=self._compression,
             chunk_size=self._chunk_size,
-            entries=_index_file(self._entries),
-            frames=_index_file(frames),
-            index=tuple(index.frames()),
-            totals=Totals(self._files, self._bytes, self._payload.raw),
-            content_sha256=self._content.sha256(),
+            entries=self._index.entries,
+            frames=self._index.frames,
+            index=tuple(index_frames),
+            totals=Totals(self._index.files, self._index.bytes, self._payload.raw),
+            content_sha256=self._index.content_sha256(),
             not_after=None if fields.not_after is None else format_time(fields.not_after),
             request_sha256=fields.request_sha256,
             correlation_id=fields.correlation_id,
@@ -441,26 +395,19 @@ class BundleWriter:
         )
 
     def _head(self, manifest: Manifest, manifest_bytes: bytes, signature: bytes) -> bytes:
-        info = bagit.bag_info(manifest, self._digests.count)
-        tags = bagit.tag_manifest(manifest, manifest_bytes, info, self._digests.sha256())
-        head = b"".join(
-            members.member(self._prefix + name, content)
-            for name, content in (
-                (b"manifest.json", manifest_bytes),
-                (b"manifest.sig", signature),
-                (b"bagit.txt", bagit.BAGIT),
-                (b"bag-info.txt", info),
-                (b"tagmanifest-sha256.txt", tags),
-            )
+        info = bagit.bag_info(manifest, self._index.members)
+        return make_head(
+            self._compression.codec,
+            self._bundle_id,
+            manifest=manifest_bytes,
+            signature=signature,
+            further_signatures={},
+            bag_info=info,
+            tag_manifest=bagit.tag_manifest(
+                manifest, manifest_bytes, info, self._index.digests_sha256()
+            ),
         )
-        if len(head) > MAX_HEAD_BYTES:
-            raise SpooldError(errors.MANIFEST_TOO_LARGE, f"the head would have {len(head)} bytes")
-        return head
 
     def _tell_progress(self) -> None:
         if self._report is not None:
-            self._report("build", self._bytes, self._bytes_total, self._count)
-
-
-def _index_file(lines: LineFile) -> IndexFile:
-    return IndexFile(lines.bytes, lines.count, lines.sha256())
+            self._report("build", self._index.bytes, self._bytes_total, self._index.count)

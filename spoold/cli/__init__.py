@@ -6,6 +6,7 @@ database driver, cryptography or the terminal library.
 
 import importlib
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Sequence
@@ -15,7 +16,7 @@ from typing import Any, Final, NoReturn
 
 import click
 
-from spoold import __version__, errors
+from spoold import __version__, errors, points
 from spoold.cli import output
 from spoold.errors import Exit, SpooldError
 
@@ -37,6 +38,8 @@ COMMANDS: Final = {
         _Entry("keys", "keys:keys", "Show, make, trust and revoke keys."),
         _Entry("config", "site:show_config", "What is in force, and where each value came from."),
         _Entry("doctor", "site:doctor", "Check everything; each fault comes with its fix."),
+        _Entry("adopt", "adopting:adopt", "Accept a spool that was moved or restored."),
+        _Entry("selftest", "selftest:selftest", "Prove on your database that the fence holds."),
         _Entry("demo", "daemon:demo", "Two sites, a drop, a bundle, a restore: the whole loop."),
     ),
     "Run": (
@@ -44,11 +47,12 @@ COMMANDS: Final = {
         _Entry("worker", "daemon:worker", "Run one worker process (the daemon starts its own)."),
     ),
     "Drops and jobs": (
+        _Entry("sign", "signing:sign", "Sign a request: needs no spool, only a key."),
         _Entry("submit", "drops:submit", "Put a file into the inbox safely, and wait if asked."),
-        _Entry("status", "drops:status", "How a drop or job fares; needs no daemon."),
+        _Entry("status", "drops:status", "How a drop, a job or the daemon fares; needs none."),
         _Entry("check", "requests:check", "Validate a request: no daemon, no database."),
-        _Entry("jobs", "jobs:jobs", "List jobs."),
-        _Entry("retry", "jobs:retry", "Run a finished job's drop again, as a new job."),
+        _Entry("jobs", "jobs:jobs", "List jobs; prune the rows of old ones."),
+        _Entry("retry", "retrying:retry", "Run drops of finished jobs again, as new jobs."),
         _Entry("cancel", "jobs:cancel", "Stop a job."),
         _Entry("forget", "jobs:forget", "Let a bundle that was restored be restored again."),
     ),
@@ -150,7 +154,16 @@ def cli() -> None:
 def main() -> NoReturn:
     """The entry point of the installed program."""
     _fill_standard_streams()
+    points.arm(os.environ.get(points.VARIABLE))
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is signal.SIG_DFL:  # nohup(1) has it ignored
+            signal.signal(number, _end)
     cli.main()
+
+
+def _end(number: int, _frame: object) -> NoReturn:
+    """End as on Ctrl-C: what a command has half made is removed on the way out."""
+    sys.exit(128 + number)
 
 
 def _tell(failure: SpooldError, *, as_json: bool) -> None:

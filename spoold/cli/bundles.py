@@ -1,5 +1,6 @@
 """`verify` and `resign`: bundles, without a daemon or a database."""
 
+import os
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -49,7 +50,7 @@ def verify(
     from spoold.bundle.verification import check
 
     keyring = trusting.keyring(keys, site, spool_path)
-    write = None if report_path is None else _Reporter(spool_path, report_path)
+    write = None if report_path is None else _Reporter(spool_path, report_path, bundle)
     policy = keyring.policy(bundle, threshold)
     try:
         with (
@@ -93,7 +94,7 @@ def _refused(error: SpooldError) -> "Verification":
 class _Reporter:
     """Signs reports; without a key there is none, and that is said before anything is read."""
 
-    def __init__(self, spool_path: Path | None, path: Path) -> None:
+    def __init__(self, spool_path: Path | None, path: Path, bundle: Path) -> None:
         from spoold import trust
 
         here = options.require(options.resolve_spool(option=spool_path))
@@ -102,6 +103,12 @@ class _Reporter:
         self._path = path.absolute()
         if self._path.is_dir():
             raise click.BadParameter(f"{path} is a folder", param_hint="--report")
+        if not os.access(self._path.parent, os.W_OK | os.X_OK):
+            raise click.BadParameter(
+                f"{self._path.parent} is no folder to write to", param_hint="--report"
+            )
+        if self._path.exists() and bundle.exists() and self._path.samefile(bundle):
+            raise click.BadParameter(f"{path} is the bundle itself", param_hint="--report")
 
     def report(self, bundle: Path, done: "Verification") -> None:
         """Write the report, replacing an older one."""

@@ -10,6 +10,7 @@ from spoold import client, errors
 from spoold.cli import options, output
 from spoold.client import Answer
 from spoold.errors import CODES, Exit, SpooldError
+from spoold.spool import Spool
 from spoold.status import TYPE, show_name
 
 _EXIT_OF_STATE = {
@@ -26,7 +27,7 @@ _EXIT_OF_STATE = {
 @click.option("--wait", is_flag=True, help="Wait until the job is final and print the outcome.")
 @click.option(
     "--timeout",
-    type=click.FloatRange(min=0),
+    type=options.SECONDS,
     metavar="S",
     help="Wait at most so many seconds (implies --wait).",
 )
@@ -58,7 +59,11 @@ def submit(
     shown = show_name(raw)[0]
     with output.Progress(shown, quiet=as_json) as progress:
         dropped = client.drop(
-            here, file, raw, lambda done, total: progress.update("copy", done, total)
+            here,
+            file,
+            raw,
+            lambda done, total: progress.update("copy", done, total),
+            options.handlers_for(here, raw),
         )
         if not wait and timeout is None:
             answer = None
@@ -78,22 +83,28 @@ def submit(
 
 
 @click.command()
-@click.argument("name", metavar="NAME|JOB")
+@click.argument("name", metavar="[NAME|JOB]", required=False)
 @click.option("--verify", is_flag=True, help="Check the signature and say who made it.")
 @options.spool_option
 @options.json_option
-def status(name: str, verify: bool, spool_path: Path | None, as_json: bool) -> int:
+def status(name: str | None, verify: bool, spool_path: Path | None, as_json: bool) -> int:
     """How a drop fares, by its name, or a job, by its id or the last 12 digits of that.
 
     Reads the status file only: no daemon and no database are needed. --json prints it as it stands.
+    Without a name it is the daemon that is asked for; its signature is always checked.
 
     \b
     Example: until spoold status request-demo.json --json | jq -e .final; do sleep 1; done
-    Exit status: 0 there is one · 1 there is none · 3 not trusted · 6 signature broken · 78 no spool
+    Exit status: 0 there is one, the daemon lives · 1 there is none · 3 not trusted
+      6 signature broken · 69 no daemon lives · 78 no spool
     """
     here = options.require_folders(options.resolve_spool(option=spool_path))
+    if name is None:
+        from spoold.cli import daemon_status
+
+        return daemon_status.show(here, as_json=as_json)
     answer = client.find(here, name)
-    signer = _verify(here.root, answer) if verify else None
+    signer = _verify(here, answer) if verify else None
     if as_json:
         output.raw(answer.raw)
     else:
@@ -176,6 +187,8 @@ def _print(answer: Answer) -> None:
 def _text(value: object) -> str | None:
     if isinstance(value, dict):
         return ", ".join(f"{key} {item}" for key, item in value.items())
+    if isinstance(value, list):
+        return "".join(f"\n    {item}" for item in value) or None
     return None if value is None else str(value)
 
 
@@ -187,10 +200,9 @@ def _progress(value: object) -> str | None:
     return f"{value.get('phase')}, {done}{share} bytes, {value.get('entries_done')} entries"
 
 
-def _verify(root: Path, answer: Answer) -> str:
+def _verify(here: Spool, answer: Answer) -> str:
     """Who signed a final status, in words."""
-    from spoold import trust
-    from spoold.cli.trusting import trust_of
+    from spoold.cli.trusting import signer_of
 
     if not answer.final:
         raise SpooldError(
@@ -198,14 +210,4 @@ def _verify(root: Path, answer: Answer) -> str:
             f"the job is {answer.state}: only final statuses are signed",
             hint="ask again when it is final",
         )
-    claimed = answer.document.get("site")
-    keys = trust_of(
-        options.resolve_spool(root), own_site=claimed if isinstance(claimed, str) else None
-    )
-    verified = keys.verify_document(answer.raw, TYPE, trust.Role.STATUS)
-    if verified.document.get("site") != verified.signed_by.site:
-        raise SpooldError(
-            errors.SITE_MISMATCH,
-            f"it says {claimed}, and the key is that of {verified.signed_by.site}",
-        )
-    return f"{verified.signed_by.site}, key {verified.signed_by.key_id[:16]}"
+    return signer_of(here, answer, TYPE)

@@ -119,8 +119,10 @@ def _missing(
 ) -> dict[str, str] | None:
     """The sender's key, where nobody here knows it."""
     from spoold.bundle.signatures import Standing
+    from spoold.trust import SITE_NAME
 
-    if found[0].standing is not Standing.UNKNOWN:
+    # Nobody has vouched for this name yet, and the command is there to be copied into a shell.
+    if found[0].standing is not Standing.UNKNOWN or not SITE_NAME.fullmatch(manifest.site):
         return None
     where = "" if spool_path is None else f" --spool {shlex.quote(str(spool_path))}"
     trust = f"spoold keys trust {manifest.site}.pub --site {manifest.site} --role bundle"

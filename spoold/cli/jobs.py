@@ -1,4 +1,4 @@
-"""`jobs`, `retry`, `cancel`, `forget`: the operator's side of the queue, in the database."""
+"""`jobs`, `jobs prune`, `cancel`, `forget`: the operator's side of the queue, in the database."""
 
 import re
 from collections.abc import Callable, Iterator
@@ -20,9 +20,10 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def _queue(
+def queue(
     command: str, spool_path: Path | None, config_path: Path | None, settings: tuple[str, ...]
 ) -> Iterator[tuple["Store", "Config"]]:
+    """The queue of the spool that the options name, for one command."""
     from spoold import log, operate
 
     here = options.require(options.resolve_spool(option=spool_path))
@@ -32,11 +33,12 @@ def _queue(
         yield store, config
 
 
-def _queue_options(command: Callable[..., int]) -> Callable[..., int]:
+def queue_options(command: Callable[..., int]) -> Callable[..., int]:
+    """`--spool`, `--config`, `--set` and `--json`."""
     return options.spool_option(options.config_options(options.json_option(command)))
 
 
-@click.command()
+@click.group(invoke_without_command=True)
 @click.option(
     "--state",
     "states",
@@ -45,8 +47,10 @@ def _queue_options(command: Callable[..., int]) -> Callable[..., int]:
     help="Only these; repeatable.",
 )
 @click.option("--limit", type=click.IntRange(1, 100_000), default=100, show_default=True)
-@_queue_options
+@queue_options
+@click.pass_context
 def jobs(
+    context: click.Context,
     states: tuple[str, ...],
     limit: int,
     spool_path: Path | None,
@@ -54,56 +58,67 @@ def jobs(
     settings: tuple[str, ...],
     as_json: bool,
 ) -> int:
-    """List jobs, the newest first.
+    """List jobs, the newest first; or `prune` the rows of those that ended long ago.
 
     \b
     Example: spoold jobs --state failed --state rejected --json | jq -r '.jobs[].job_id'
     Exit status: 0 done · 69 no database: no daemon runs · 78 no spool, bad configuration
     """
-    with _queue("jobs", spool_path, config_path, settings) as (store, _):
+    if context.invoked_subcommand is not None:
+        return Exit.DONE
+    with queue("jobs", spool_path, config_path, settings) as (store, _):
         found = store.jobs([State(state) for state in states], limit)
     if as_json:
         output.document({"jobs": [_document(job) for job in found]})
         return Exit.DONE
     output.table(
-        ("JOB", "STATE", "ATTEMPT", "ACTION", "ADMITTED", "DROP"), [_row(job) for job in found]
+        ("JOB", "STATE", "ATTEMPT", "NEXT", "ERROR", "ACTION", "ADMITTED", "DROP"),
+        [_row(job) for job in found],
     )
     return Exit.DONE
 
 
-@click.command()
-@click.argument("job")
-@_queue_options
-def retry(
-    job: str,
+@jobs.command()
+@click.option(
+    "--older-than",
+    type=options.AGE,
+    required=True,
+    help='What ended so long ago: "12h", "30d", "8w".',
+)
+@click.option("--dry-run", is_flag=True, help="Only tell how many that are.")
+@queue_options
+def prune(
+    older_than: int,
+    dry_run: bool,
     spool_path: Path | None,
     config_path: Path | None,
     settings: tuple[str, ...],
     as_json: bool,
 ) -> int:
-    """Run the drop of a finished job again, as a new job. The old answer stays.
+    """Delete the rows of finished jobs that ended long ago, some thousand at a time.
 
-    JOB is its id, the last 12 digits of that, or the drop's name.
+    Files stay: drops, bundles and status files. So do the keys of what succeeded: a request or a
+    bundle that was done once is still a duplicate. A pruned job cannot be retried.
 
     \b
-    Example: spoold retry 5f21c09a77d1
-    Exit status: 0 admitted · 1 no such job, not finished, its drop is gone · 69 no database
+    Example: spoold jobs prune --older-than 90d
+    Exit status: 0 done · 69 no database: no daemon runs · 78 no spool, bad configuration
     """
-    from spoold import operate
-
-    with _queue("retry", spool_path, config_path, settings) as (store, config):
-        old = operate.find(store, job)
-        new = operate.retry(store, config, old)
+    with queue("jobs prune", spool_path, config_path, settings) as (store, _):
+        count = store.prunable(older_than) if dry_run else 0
+        # Each batch is a commit of its own: vacuum can follow, and claims go on in between.
+        while not dry_run and (deleted := store.prune(older_than)):
+            count += deleted
     if as_json:
-        output.document({"job_id": str(new), "retry_of": str(old.id)})
+        output.document({"would_prune" if dry_run else "pruned": count})
     else:
-        output.line(f"job {new} runs the drop of {old.id} again")
+        output.line(f"{count} would be pruned" if dry_run else f"pruned {count}")
     return Exit.DONE
 
 
 @click.command()
 @click.argument("job")
-@_queue_options
+@queue_options
 def cancel(
     job: str,
     spool_path: Path | None,
@@ -121,9 +136,8 @@ def cancel(
     """
     from spoold import operate
 
-    with _queue("cancel", spool_path, config_path, settings) as (store, _):
-        found = operate.find(store, job)
-        store.cancel(found.id)
+    with queue("cancel", spool_path, config_path, settings) as (store, config):
+        found = operate.cancel(store, config.spool, job)
     if as_json:
         output.document({"job_id": str(found.id), "state": "cancelled"})
     else:
@@ -133,7 +147,7 @@ def cancel(
 
 @click.command()
 @click.argument("bundle")
-@_queue_options
+@queue_options
 def forget(
     bundle: str,
     spool_path: Path | None,
@@ -153,11 +167,11 @@ def forget(
     from spoold.actions import rehydrate
 
     digest = _manifest_sha256(bundle)
-    with _queue("forget", spool_path, config_path, settings) as (store, _):
+    with queue("forget", spool_path, config_path, settings) as (store, config):
         if digest is not None:
             job_id = store.forget(rehydrate.key(digest))
         else:
-            found = operate.find(store, bundle)
+            found = operate.find(store, config.spool, bundle)
             job_id = found.id if store.forget_job(found.id) else None
     if job_id is None:
         raise SpooldError(
@@ -190,6 +204,8 @@ def _row(job: "Job") -> tuple[str, ...]:
         str(job.id),
         job.state.value,
         f"{job.attempt}/{job.max_attempts}",
+        f"{next_at:%Y-%m-%d %H:%M:%S}" if (next_at := job.next_attempt_at) else "-",
+        str(error["code"]) if (error := job.last_error) else "-",
         job.action or "-",
         f"{job.admitted_at:%Y-%m-%d %H:%M:%S}",
         show_name(job.drop_name)[0],
@@ -209,9 +225,9 @@ def _document(job: "Job") -> dict[str, object]:
         "priority": job.priority,
         "correlation_id": job.correlation_id,
         "admitted_at": job.admitted_at.isoformat(),
-        "next_attempt_at": job.due_at.isoformat() if job.state is State.SCHEDULED else None,
+        "next_attempt_at": next_at.isoformat() if (next_at := job.next_attempt_at) else None,
         "finished_at": job.finished_at.isoformat() if job.finished_at else None,
         "waits_for": str(job.waits_for) if job.waits_for else None,
         "retry_of": str(job.retry_of) if job.retry_of else None,
-        "error": job.error,
+        "error": job.last_error,
     }

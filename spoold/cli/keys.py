@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from spoold import errors, trust
+from spoold import errors, trust, trust_store
 from spoold.cli import options, output
 from spoold.cli.site import write_key
 from spoold.errors import Exit, SpooldError
@@ -80,7 +80,7 @@ def trust_key(
     granted = frozenset(trust.Role(role) for role in roles) or trust.ALL_ROLES
     key = trust.trusted_key(_read(file), site, str(file), granted)
     said = _remarks(here, key)
-    hand_over(trust.store_trusted(here, key))
+    hand_over(trust_store.store_trusted(here, key))
     if as_json:
         output.document({**_key_document(key), "remarks": said})
         return Exit.DONE
@@ -105,7 +105,7 @@ def list_keys(spool_path: Path | None, as_json: bool) -> int:
     """
     here = options.require(options.resolve_spool(option=spool_path))
     own = _own(here)
-    found = sorted(trust.load_trust(here), key=lambda key: (key.site, key.key_id))
+    found = sorted(trust_store.load_trust(here), key=lambda key: (key.site, key.key_id))
     if as_json:
         output.document(
             {
@@ -147,7 +147,7 @@ def revoke(key_id: str, undo: bool, spool_path: Path | None) -> int:
     """
     here = options.require(options.resolve_spool(option=spool_path))
     key = _matching(here, key_id)
-    hand_over(trust.store_trusted(here, replace(key, revoked=not undo)))
+    hand_over(trust_store.store_trusted(here, replace(key, revoked=not undo)))
     output.line(
         f"{key.key_id[:_SHOWN_DIGITS]} of {key.site} is {'trusted again' if undo else 'revoked'}"
     )
@@ -159,12 +159,22 @@ def revoke(key_id: str, undo: bool, spool_path: Path | None) -> int:
     "--algorithm", type=click.Choice(["rsa", "ed25519"]), default="rsa", show_default=True
 )
 @click.option("--rotate", is_flag=True, help="Replace the key that is there; keep it beside.")
+@click.option(
+    "-o",
+    "--output",
+    "target",
+    type=options.PATH,
+    metavar="FILE",
+    help="Make a key of its own instead, in FILE, and its public half in FILE with .pub; "
+    "no spool is needed.",
+)
 @options.spool_option
 @options.config_options
 @options.json_option
 def generate(
     algorithm: str,
     rotate: bool,
+    target: Path | None,
     spool_path: Path | None,
     config_path: Path | None,
     settings: tuple[str, ...],
@@ -173,12 +183,18 @@ def generate(
     """Make this site's signing key.
 
     With --rotate the old one is kept as signing.<key id>.pem, and what it signed stays trusted
-    here; other sites must trust the new one. Restart the daemon afterwards.
+    here; other sites must trust the new one. Restart the daemon afterwards. With --output it is a
+    key for `spoold sign`, of whoever drops signed requests.
 
     \b
     Example: spoold keys generate --rotate --algorithm ed25519
     Exit status: 0 done · 1 there is one already · 2 usage · 78 no spool, bad configuration
     """
+    made = trust.Algorithm.RSA if algorithm == "rsa" else trust.Algorithm.ED25519
+    if target is not None:
+        if rotate:
+            raise click.UsageError("--output makes a new key: there is nothing to rotate")
+        return _generate_apart(target, made, as_json=as_json)
     here = options.require(options.resolve_spool(option=spool_path))
     loaded = options.load_config(here, config_path, settings)
     path = loaded.signing_key
@@ -188,7 +204,6 @@ def generate(
                 errors.KEY_EXISTS, f"{path} is there already", hint="--rotate replaces it"
             )
         _set_aside(here, trust.load_signer(path, loaded.site), path)
-    made = trust.Algorithm.RSA if algorithm == "rsa" else trust.Algorithm.ED25519
     write_key(path, trust.private_pem(trust.generate(made)))
     signer = trust.load_signer(path, loaded.site)
     write_durable(here.public_key, trust.public_pem(signer.trusted().public), mode=0o644)
@@ -201,9 +216,40 @@ def generate(
     return Exit.DONE
 
 
+def _generate_apart(path: Path, algorithm: trust.Algorithm, *, as_json: bool) -> int:
+    public = path.with_suffix(".pub")
+    if path == public:
+        raise click.BadParameter(f"{path} is to be the public half's name", param_hint="--output")
+    for taken in (path, public):
+        if os.path.lexists(taken):
+            raise SpooldError(
+                errors.KEY_EXISTS, f"{taken} is there already", hint="name another file"
+            )
+    write_key(path, trust.private_pem(trust.generate(algorithm)))
+    signer = trust.load_signer(path, "")
+    write_durable(public, trust.public_pem(signer.trusted().public), mode=0o644)
+    hand_over(public)
+    if as_json:
+        output.document(
+            {
+                "key_id": signer.key_id,
+                "algorithm": signer.algorithm.value,
+                "file": str(path),
+                "public_file": str(public),
+            }
+        )
+        return Exit.DONE
+    output.line(f"made {path}: {signer.algorithm.value} {signer.key_id[:_SHOWN_DIGITS]}")
+    output.note(
+        f"give {public} to the sites, and compare the whole key id by another channel: "
+        f"{signer.key_id}"
+    )
+    return Exit.DONE
+
+
 def _set_aside(here: Spool, old: trust.Signer, path: Path) -> None:
     # Trusted first: a crash between the two leaves the key where it is, and trusted twice.
-    hand_over(trust.store_trusted(here, old.trusted()))
+    hand_over(trust_store.store_trusted(here, old.trusted()))
     rename_new(path, path.with_name(f"{path.stem}.{old.key_id[:_SHOWN_DIGITS]}{path.suffix}"))
     sync_folder(path.parent)
 
@@ -255,7 +301,7 @@ def _remarks(here: Spool, key: trust.TrustedKey) -> list[str]:
             f"{key.site} is this site's own name: right for a key it used before, wrong for "
             "another site"
         )
-    for other in trust.load_trust(here):
+    for other in trust_store.load_trust(here):
         if other.key_id == key.key_id:
             if other.site != key.site:
                 said.append(f"it was trusted as {other.site} before: now as {key.site}")
@@ -272,7 +318,7 @@ def _matching(here: Spool, text: str) -> trust.TrustedKey:
         raise click.BadParameter(
             f"{text!r}: 16 or more digits of a key id, as `spoold keys list` shows them"
         )
-    found = [key for key in trust.load_trust(here) if key.key_id.startswith(wanted)]
+    found = [key for key in trust_store.load_trust(here) if key.key_id.startswith(wanted)]
     if len(found) != 1:
         own = _own(here)
         if not found and own is not None and own.key_id.startswith(wanted):

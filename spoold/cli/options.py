@@ -1,5 +1,6 @@
 """Options that several commands share, and what becomes of them."""
 
+import math
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -7,18 +8,59 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from spoold import errors
+from spoold import errors, units
 from spoold.errors import SpooldError
 from spoold.spool import Spool
 
 if TYPE_CHECKING:
     from spoold.config import Config
+    from spoold.handlers import Handlers
+
+    _Ages = click.ParamType[int]
+else:
+    _Ages = click.ParamType  # at run time click 8.2 knows no parameters of it
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 DEFAULT_SPOOL = "spool"
 
-PATH = click.Path(path_type=Path)
+
+class _NamedPath(click.Path):
+    """A path that is not empty, as a shell variable that was never set is: not the folder here."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if value in ("", b""):
+            self.fail("a path is not empty", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+class _Seconds(click.FloatRange):
+    """A duration in seconds. "nan" is a number to Python, and never over."""
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        seconds = float(super().convert(value, param, ctx))
+        if math.isnan(seconds):
+            self.fail(f"{value!r} is no number of seconds", param, ctx)
+        return seconds
+
+
+class _Age(_Ages):
+    """A duration as the configuration has it, "30m": seconds."""
+
+    name = "age"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        try:
+            return units.parse_duration(str(value))
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+PATH = _NamedPath(path_type=Path)
+SECONDS = _Seconds(min=0)
+AGE = _Age()
 EXISTING = click.Path(path_type=Path, exists=True, dir_okay=False, allow_dash=False)
 
 json_option = click.option(
@@ -99,6 +141,19 @@ def require_folders(spool: Spool) -> Spool:
             "SPOOLD_SPOOL, or ./spool",
         )
     return spool
+
+
+def handlers_for(spool: Spool, name: bytes) -> "Handlers":
+    """The spool's handlers, if they may matter for a name; none where nothing can be read."""
+    from spoold.handlers import NO_HANDLERS
+    from spoold.intake.names import NameKind, classify
+
+    if classify(name) is not NameKind.FOREIGN:
+        return NO_HANDLERS
+    try:
+        return load_config(spool).handlers
+    except (SpooldError, OSError):  # a dropper may not be let in; the daemon knows better
+        return NO_HANDLERS
 
 
 def load_config(

@@ -69,7 +69,7 @@ def error_document(failure: SpooldError) -> dict[str, canonical.Json]:
         "code": failure.code.name,
         "message": "\n".join(canonical.text(part) for part in failure.message.split("\n")),
         "hint": canonical.text(failure.hint),
-        "retryable": failure.code.transient,
+        "retryable": failure.transient,
         "at": None if failure.at is None else canonical.text(failure.at),
     }
 
@@ -80,7 +80,7 @@ def of_os_error(failure: OSError) -> SpooldError:
     shown = name.decode("utf-8", "backslashreplace") if isinstance(name, bytes) else name
     reason = failure.strerror or str(failure)
     return SpooldError(
-        errors.DISK_ERROR,
+        errors.disk_code(failure),
         f"{shown}: {reason}" if shown else reason,
         hint="check the path, its permissions and the disk",
     )

@@ -1,5 +1,6 @@
 """`check` and `build`: requests, without a daemon or a database."""
 
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -7,11 +8,14 @@ from typing import TYPE_CHECKING
 import click
 
 from spoold import errors, units
-from spoold.cli import options, output
+from spoold.cli import options, output, trusting
 from spoold.errors import Exit, SpooldError
+from spoold.trust import nobody
 
 if TYPE_CHECKING:
+    from spoold.handlers import Handler
     from spoold.intake.request import ParsedRequest
+    from spoold.trust import Trust
 
 _FILE = click.Path(path_type=Path, allow_dash=True)
 _MAX_REQUEST_BYTES = 1024 * 1024
@@ -19,25 +23,79 @@ _MAX_REQUEST_BYTES = 1024 * 1024
 
 @click.command()
 @click.argument("file", type=_FILE)
+@trusting.key_options
 @options.json_option
-def check(file: Path, as_json: bool) -> int:
+def check(
+    file: Path, keys: tuple[Path, ...], site: str | None, spool_path: Path | None, as_json: bool
+) -> int:
     """Validate a request (- reads the standard input); all its mistakes are told at once.
+
+    A signature is checked against the spool's trust store where there is one to be read, or against
+    the keys that --key names; that a signature is missing, only where the spool requires one.
+
+    A file whose name is for one of the spool's handlers is held against that one's limits and
+    schema.
 
     \b
     Example: spoold check request-demo.json && cp request-demo.json spool/inbox/
-    Exit status: 0 valid · 1 unreadable · 4 not valid
+    Exit status: 0 valid · 1 unreadable · 2 usage · 3 not trusted · 4 not valid · 6 signature broken
     """
-    parsed = _parse(_read_request(file))
+    from datetime import UTC, datetime
+
+    from spoold.intake.access import require_access
+
+    name = os.fsencode(file.name)
+    here = options.resolve_spool(option=spool_path)
+    if handler := options.handlers_for(here, name).of_drop(name):
+        return _check_handled(file, name, handler, as_json=as_json)
+    parsed = parse_request(read_request(file))
+    believed, required = _believed(keys, site, spool_path)
+    unchecked = believed is None and bool(parsed.envelope.signatures)
+    signer = None
+    if not unchecked:
+        trust = believed or nobody()
+        signer = require_access(parsed, lambda: trust, datetime.now(UTC), signed=required)
     if as_json:
         output.document(
             {
                 "valid": True,
                 "action": parsed.envelope.action,
                 "request_sha256": parsed.sha256.hex(),
+                "signed_by": signer and {"site": signer.site, "key_id": signer.key_id},
             }
         )
+        return Exit.DONE
+    output.line(f"{file}: a valid request for action {parsed.envelope.action}")
+    if signer is not None:
+        output.line(f"signed by {signer.site}, key {signer.key_id[:16]}")
+    elif unchecked:
+        output.note("its signature is not checked: name --key and --site, or --spool")
+    return Exit.DONE
+
+
+def _believed(
+    keys: tuple[Path, ...], site: str | None, spool_path: Path | None
+) -> "tuple[Trust | None, bool]":
+    """Whom to believe, None where nobody says so, and whether a request must be signed."""
+    here = options.resolve_spool(option=spool_path)
+    if not keys and site is None and spool_path is None:
+        try:
+            if not here.exists():
+                return None, False
+        except PermissionError:  # a dropper: the daemon's trust store is closed to it
+            return None, False
+    ring = trusting.keyring(keys, site, spool_path)
+    return ring.trust, not keys and options.load_config(here).intake.require_signed
+
+
+def _check_handled(file: Path, name: bytes, handler: "Handler", *, as_json: bool) -> int:
+    from spoold.actions import command
+
+    command.check(handler, name, _read(file, handler.max_bytes))
+    if as_json:
+        output.document({"valid": True, "action": command.NAME, "handler": handler.name})
     else:
-        output.line(f"{file}: a valid request for action {parsed.envelope.action}")
+        output.line(f"{file}: a valid drop for handler {handler.name}")
     return Exit.DONE
 
 
@@ -75,7 +133,7 @@ def build(
 
     here = options.require(options.resolve_spool(option=spool_path))
     config = options.load_config(here, config_path, settings)
-    parsed = _parse(_read_request(request, config.intake.max_request_bytes))
+    parsed = parse_request(read_request(request, config.intake.max_request_bytes))
     with output.Progress(str(request), quiet=as_json) as progress:
         target, outcome = build.build(
             config,
@@ -94,21 +152,27 @@ def build(
     return Exit.DONE
 
 
-def _read_request(file: Path, limit: int = _MAX_REQUEST_BYTES) -> bytes:
-    if str(file) == "-":
-        content = sys.stdin.buffer.read(limit + 1)
-    else:
-        try:
-            with open(file, "rb") as stream:
-                content = stream.read(limit + 1)
-        except OSError as error:
-            raise output.of_os_error(error) from error
+def read_request(file: Path, limit: int = _MAX_REQUEST_BYTES) -> bytes:
+    """A request's bytes, from the standard input for `-`. Raises request-too-large."""
+    content = _read(file, limit)
     if len(content) > limit:
         raise SpooldError(errors.REQUEST_TOO_LARGE, f"it is larger than {units.show_size(limit)}")
     return content
 
 
-def _parse(content: bytes) -> "ParsedRequest":
+def _read(file: Path, limit: int) -> bytes:
+    """A file's content; of one that is larger a byte more than the limit."""
+    if str(file) == "-":
+        return sys.stdin.buffer.read(limit + 1)
+    try:
+        with open(file, "rb") as stream:
+            return stream.read(limit + 1)
+    except OSError as error:
+        raise output.of_os_error(error) from error
+
+
+def parse_request(content: bytes) -> "ParsedRequest":
+    """The request, checked."""
     from spoold.actions import MODELS
     from spoold.intake.request import parse
 

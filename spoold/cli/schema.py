@@ -7,9 +7,9 @@ from spoold.errors import Exit
 
 
 @click.command()
-@click.argument("document", type=click.Choice(["request", "status", "manifest"]))
+@click.argument("document", type=click.Choice(["request", "status", "manifest", "daemon"]))
 def schema(document: str) -> int:
-    """Print the JSON Schema (2020-12) of a request, a status file or a bundle's manifest.
+    """Print a JSON Schema (2020-12): of a request, a drop's or the daemon's status, a manifest.
 
     \b
     Example: spoold schema request > request.schema.json

@@ -196,9 +196,9 @@ def show_config(
 
     \b
     Example: spoold config --json | jq -r '.values["workers.count"].value'
-    Exit status: 0 valid · 2 usage · 78 not valid: every mistake is told
+    Exit status: 0 valid · 2 usage · 78 not valid: every mistake is told; or no spool
     """
-    here = options.resolve_spool(spool, spool_path)
+    here = options.require_folders(options.resolve_spool(spool, spool_path))
     loaded = options.load_config(here, config_path, settings)
     values = config.values(loaded)
     if as_json:

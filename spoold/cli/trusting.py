@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, BinaryIO
 
 import click
 
-from spoold import errors, trust, units
+from spoold import errors, trust, trust_store, units
 from spoold.cli import options
+from spoold.client import Answer
 from spoold.errors import SpooldError
 from spoold.spool import Spool
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from spoold.bundle.reader import Policy, VerifiedHead
 
 BUNDLE_FILE = click.Path(path_type=Path, allow_dash=True)
+_MAX_KEY_FILE_BYTES = 64 * 1024
 _MAX_THRESHOLD = 17  # the primary signature and sixteen further ones
 
 
@@ -106,7 +108,7 @@ def trust_of(spool: Spool, *, own_site: str | None = None) -> trust.Trust:
     `own_site` is the site's name where the configuration may not be read by this user.
     """
     try:
-        keys = list(trust.load_trust(spool))
+        keys = list(trust_store.load_trust(spool))
     except PermissionError:  # a dropper: the site's own key is for everybody
         keys = []
     own = None
@@ -116,12 +118,27 @@ def trust_of(spool: Spool, *, own_site: str | None = None) -> trust.Trust:
     return trust.with_own(keys, own)
 
 
+def signer_of(spool: Spool, answer: Answer, type_: str) -> str:
+    """Who signed a status document of this site, in words. Raises what is wrong with that."""
+    claimed = answer.document.get("site")
+    keys = trust_of(spool, own_site=claimed if isinstance(claimed, str) else None)
+    verified = keys.verify_document(answer.raw, type_, trust.Role.STATUS)
+    if verified.document.get("site") != verified.signed_by.site:
+        raise SpooldError(
+            errors.SITE_MISMATCH,
+            f"it says {claimed}, and the key is that of {verified.signed_by.site}",
+        )
+    return f"{verified.signed_by.site}, key {verified.signed_by.key_id[:16]}"
+
+
 def trust_in(files: tuple[Path, ...], site: str) -> trust.Trust:
     """Keys named on the command line, all of one site."""
     keys = []
     for file in files:
         try:
-            keys.append(trust.trusted_key(file.read_bytes(), site, str(file)))
+            with open(file, "rb") as stream:  # whatever it is: no more of it than a key has
+                pem = stream.read(_MAX_KEY_FILE_BYTES)
+            keys.append(trust.trusted_key(pem, site, str(file)))
         except OSError as error:
             raise SpooldError(
                 errors.KEY_UNUSABLE, f"{file}: {error.strerror}", hint="name a readable PEM file"

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from spoold.config.handlers import HandlerSection
+from spoold.config.parts import Section
 from spoold.config.sections import (
     SECTIONS,
     Http,
@@ -14,10 +16,10 @@ from spoold.config.sections import (
     Restore,
     Retention,
     Retry,
-    Section,
     Trust,
     Workers,
 )
+from spoold.handlers import Handlers
 from spoold.spool import Spool
 
 PREFIX: Final = "SPOOLD_"
@@ -44,6 +46,8 @@ class Config:
     database_url: str = field(repr=False)
     signing_key: Path
     roots: Mapping[str, Path]
+    handlers: Handlers
+    handler_sections: Mapping[str, HandlerSection]  # as they are written, by name
     intake: Intake
     workers: Workers
     retry: Retry
@@ -64,9 +68,9 @@ class Config:
         return variables
 
 
-def values(config: Config) -> dict[str, str | int | float]:
+def values(config: Config) -> dict[str, object]:
     """Every dotted key with its value, as `spoold config` shows it: without passwords."""
-    shown: dict[str, str | int | float] = {
+    shown: dict[str, object] = {
         "site": config.site,
         "database_url": scrubbed(config.database_url),
         "signing_key": str(config.signing_key),
@@ -75,6 +79,8 @@ def values(config: Config) -> dict[str, str | int | float]:
     for name in SECTIONS:
         section: Section = getattr(config, name)
         shown.update((f"{name}.{key}", value) for key, value in section.model_dump().items())
+    for name, handler in config.handler_sections.items():
+        shown.update((f"handlers.{name}.{key}", value) for key, value in handler.given().items())
     return shown
 
 

@@ -19,14 +19,18 @@ from pydantic_core import ErrorDetails
 
 from spoold import errors
 from spoold.config.effective import PREFIX, Config, Origin, scrubbed, variable_of
+from spoold.config.handlers import Defaults, HandlerSection, made
 from spoold.config.lines import Key, key_lines, line_of
-from spoold.config.sections import SECTIONS, File, Section
+from spoold.config.parts import Section
+from spoold.config.sections import SECTIONS, File
 from spoold.errors import SpooldError
+from spoold.handlers import Handler, Handlers
 from spoold.spool import Folder, Spool
 
 SYSTEM_FILE: Final = Path("/etc/spoold/spoold.toml")
 _MAX_FILE_BYTES = 1024 * 1024
-_TOP_LEVEL: Final = tuple(name for name in File.model_fields if name not in (*SECTIONS, "roots"))
+_TABLES: Final = (*SECTIONS, "roots", "handlers")
+_TOP_LEVEL: Final = tuple(name for name in File.model_fields if name not in _TABLES)
 # Read elsewhere: by the command line and by `_secrets`.
 _OTHER_VARIABLES: Final = frozenset({"SPOOLD_SPOOL", "SPOOLD_CONFIG", "SPOOLD_DATABASE_URL_FILE"})
 
@@ -86,6 +90,7 @@ def load(
     _from_flags(gathered, flags)
     file = _check(gathered, found)
     roots = _roots(gathered, found, spool)
+    handlers = _handlers(gathered, found, spool, file, environment) if file else []
     if gathered.mistakes or file is None:
         raise _invalid(gathered.mistakes)
     site = file.site
@@ -96,6 +101,10 @@ def load(
             f"no site is set, so the host's name stands for it: write site = {site!r} into "
             f"{found or spool.root / 'spoold.toml'}"
         )
+    if file.intake.require_signed and file.handlers:
+        gathered.warnings.append(
+            "[intake] require_signed is for requests: drops of handlers carry no signature"
+        )
     if any(file.retention.model_dump().values()):
         gathered.warnings.append("[retention] is set, but nothing is removed yet: do it by hand")
     return Config(
@@ -105,6 +114,8 @@ def load(
         database_url=file.database_url,
         signing_key=spool.root / file.signing_key,
         roots=roots,
+        handlers=Handlers(*handlers),
+        handler_sections=dict(zip((each.name for each in handlers), file.handlers, strict=True)),
         intake=file.intake,
         workers=file.workers,
         retry=file.retry,
@@ -113,7 +124,10 @@ def load(
         http=file.http,
         log=file.log,
         retention=file.retention,
-        origins={key: gathered.origins.get(key, _DEFAULT) for key in _all_keys(roots)},
+        origins={
+            **{key: gathered.origins.get(key, _DEFAULT) for key in _all_keys(roots)},
+            **dict(_handler_origins(gathered, found, handlers, file.handlers)),
+        },
         warnings=tuple(gathered.warnings),
         flags=dict(flags),
     )
@@ -286,6 +300,8 @@ def _mistake(gathered: _Gathered, path: Path | None, detail: ErrorDetails) -> st
     message = detail["msg"].removeprefix("Value error, ").replace("Input should be", "this is not")
     if detail["type"] == "extra_forbidden":
         message = f"no such key{_nearest(dotted, list(_known(key)))}"
+    elif detail["type"] == "list_type" and key == ("handlers",):
+        message = "there may be several: write [[handlers]]"
     elif detail["type"] == "model_type":
         message = f"this is a table: write [{dotted}]"
     else:
@@ -295,6 +311,10 @@ def _mistake(gathered: _Gathered, path: Path | None, detail: ErrorDetails) -> st
 
 def _known(key: Key) -> Iterator[str]:
     """What could stand in the place of an unknown key, dotted: its neighbours first."""
+    if key[0] == "handlers" and len(key) > 1:
+        for name, wanted in HandlerSection.model_fields.items():
+            yield f"handlers.{key[1]}.{wanted.alias or name}"
+        return
     if key[0] in SECTIONS:
         yield from (f"{key[0]}.{name}" for name in _model(key[0]).model_fields)
     else:
@@ -333,6 +353,40 @@ def _roots(gathered: _Gathered, path: Path | None, spool: Spool) -> dict[str, Pa
             )
         roots[name] = root
     return roots
+
+
+def _handlers(
+    gathered: _Gathered,
+    path: Path | None,
+    spool: Spool,
+    file: File,
+    environment: Mapping[str, str],
+) -> list[Handler]:
+    folder = path.parent if path else spool.root
+    defaults = Defaults(file.workers.timeout_seconds, file.retry.max_attempts)
+    handlers, troubles = made(file.handlers, folder, defaults, environment)
+    for trouble in troubles:
+        key = ("handlers", str(trouble.number), trouble.key)
+        told = f"{_place(gathered, path, key)}: {'.'.join(key)}: {trouble.what}"
+        (gathered.mistakes if trouble.fatal else gathered.warnings).append(told)
+    return handlers
+
+
+def _handler_origins(
+    gathered: _Gathered,
+    path: Path | None,
+    handlers: Sequence[Handler],
+    sections: Sequence[HandlerSection],
+) -> Iterator[tuple[str, Origin]]:
+    for number, (handler, section) in enumerate(zip(handlers, sections, strict=True)):
+        for key in section.given():
+            place = _place(gathered, path, ("handlers", str(number), key))
+            yield f"handlers.{handler.name}.{key}", Origin("file", place)
+
+
+def _place(gathered: _Gathered, path: Path | None, key: Key) -> str:
+    line = line_of(gathered.lines, key)
+    return f"{path}:{line}" if line else str(path)
 
 
 def _invalid(mistakes: Sequence[str]) -> SpooldError:

@@ -8,30 +8,21 @@ import re
 from pathlib import PurePosixPath
 from typing import Annotated, Final, Literal
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    StringConstraints,
-    model_validator,
-)
+from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
 from spoold import units
+from spoold.config.handlers import HandlerSection
+from spoold.config.parts import Duration, Seconds, Section, Size
 
 ROOT_NAME: Final = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+_LEAST_MEMORY_BYTES: Final = 256 * 1024**2
 _ADDRESS: Final = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^\[\]:\s]+):([0-9]{1,5})")
 
 
-def _size(value: object) -> object:
-    return units.parse_size(value) if isinstance(value, str) else value
-
-
-def _duration(value: object) -> object:
-    if isinstance(value, int) and not isinstance(value, bool):
-        raise ValueError(f'write it with its unit: "{value}d", "12h" or "30m"')  # noqa: TRY004  # pydantic collects ValueErrors
-    return units.parse_duration(value) if isinstance(value, str) else value
+def _enough_memory(value: int) -> int:
+    if 0 < value < _LEAST_MEMORY_BYTES:
+        raise ValueError('no worker can work with less than "256MiB"; 0 is no limit')
+    return value
 
 
 def _address(value: str) -> str:
@@ -58,19 +49,10 @@ def _root(value: str) -> str:
     return str(PurePosixPath(value))
 
 
-Size = Annotated[int, BeforeValidator(_size), Field(ge=0, le=units.MAX_SIZE)]
-Duration = Annotated[int, BeforeValidator(_duration), Field(ge=0)]
-Seconds = Annotated[float, Field(ge=0, le=31_622_400, allow_inf_nan=False)]
 Address = Annotated[str, AfterValidator(_address)]
 SiteName = Annotated[str, AfterValidator(_site)]
 RootPath = Annotated[str, AfterValidator(_root)]
 RootName = Annotated[str, StringConstraints(pattern=f"^{ROOT_NAME.pattern}$")]
-
-
-class Section(BaseModel):
-    """Frozen; an unknown key is a mistake."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
 class Intake(Section):
@@ -86,6 +68,9 @@ class Intake(Section):
         default=3600,
         description="after this long without a change, a drop with a writer is rejected",
     )
+    watch: Literal["auto", "polling"] = Field(
+        default="auto", description='"polling" where events are lost; auto finds most of these out'
+    )
     writer_check: Literal["auto", "settle"] = Field(
         default="auto", description='"settle" for an inbox that is exported over the network'
     )
@@ -100,6 +85,19 @@ class Intake(Section):
     )
     min_free_bytes: Size = Field(
         default=1024**3, description="with less free space nothing is admitted: drops wait"
+    )
+    max_drops_per_minute: Annotated[int, Field(ge=0, le=1_000_000)] = Field(
+        default=0, description="beyond it drops wait in the inbox; 0: no limit"
+    )
+    max_drops_per_minute_per_owner: Annotated[int, Field(ge=0, le=1_000_000)] = Field(
+        default=0, description="the same, of each user who owns the dropped files"
+    )
+    renew_seconds: Annotated[float, Field(ge=0.1, le=3600, allow_inf_nan=False)] = Field(
+        default=5.0,
+        description="how often status/.spoold.json is renewed; it counts three times that",
+    )
+    require_signed: bool = Field(
+        default=False, description="whether every request must be signed: `spoold sign`"
     )
 
 
@@ -118,6 +116,12 @@ class Workers(Section):
     )
     threads: Annotated[int, Field(ge=0, le=1024)] = Field(
         default=0, description="the most that one attempt may use; 0: one a core"
+    )
+    memory_bytes: Annotated[Size, AfterValidator(_enough_memory)] = Field(
+        default=0, description="what a worker may use, beyond which its attempt fails; 0: no limit"
+    )
+    cpu_seconds: Annotated[int, Field(ge=0, le=31_622_400)] = Field(
+        default=0, description="the processor time that one attempt may use; 0: no limit"
     )
 
 
@@ -216,6 +220,9 @@ class File(Section):
     )
     roots: dict[RootName, RootPath] = Field(
         default_factory=dict, description="folders that requests may name, and nothing else"
+    )
+    handlers: Annotated[list[HandlerSection], Field(max_length=100)] = Field(
+        default_factory=list, description="programs that are run for drops of other names"
     )
     intake: Intake = Intake()
     workers: Workers = Workers()

@@ -2,7 +2,8 @@
 
 from pydantic.fields import FieldInfo
 
-from spoold.config.sections import SECTIONS, File, Section
+from spoold.config.parts import Section
+from spoold.config.sections import SECTIONS, File
 
 _HEAD = """\
 # Configuration of this spool. Every key stands here with its default, as a comment: to change one,
@@ -16,6 +17,12 @@ _ROOTS = """\
 #evidence = "/srv/evidence"             # a relative one begins at this file's folder
 """
 
+_HANDLERS = """\
+#[[handlers]]                           # a program that is run for each drop of a name: README.md
+#pattern = "intent-*.json"              # has all keys; there may be several of these sections
+#command = ["/usr/local/bin/porch", "-intent", "{file}", "-out", "{out}"]
+"""
+
 
 def template(site: str) -> str:
     """The commented configuration of a new site."""
@@ -25,6 +32,8 @@ def template(site: str) -> str:
             lines.append(_line(name, field, site))
         elif name == "roots":
             lines += ["", _ROOTS.rstrip()]
+        elif name == "handlers":
+            lines += ["", _HANDLERS.rstrip()]
         elif name in SECTIONS:
             lines += ["", *_section(name, field.default)]
         else:
@@ -36,11 +45,20 @@ def toml_value(key: str, value: object) -> str:
     """The value of a dotted key as the file has it: sizes and durations with their unit."""
     if isinstance(value, str):
         return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
+    if isinstance(value, bool):
+        return str(value).lower()
     if isinstance(value, int) and key.endswith("_bytes"):
-        return f'"{_largest(value, _SIZES)}"'
+        return f'"{_largest(value, _SIZES) if value else "0B"}"'  # not 0TiB, which is true too
     if isinstance(value, int) and key.startswith("retention."):
         return f'"{_largest(value, _DURATIONS)}"'
-    return str(value)
+    return _collection(value) if isinstance(value, list | dict) else str(value)
+
+
+def _collection(value: list[object] | dict[str, object]) -> str:
+    if isinstance(value, list):
+        return f"[{', '.join(toml_value('', each) for each in value)}]"
+    pairs = (f"{name} = {toml_value('', each)}" for name, each in value.items())
+    return f"{{ {', '.join(pairs)} }}"
 
 
 _SIZES = (("TiB", 1024**4), ("GiB", 1024**3), ("MiB", 1024**2), ("KiB", 1024), ("B", 1))

@@ -12,11 +12,13 @@ from spoold.config import Config
 from spoold.daemon.daemon import Daemon
 from spoold.daemon.wiring import action_settings, database, require_sound, worker_settings
 from spoold.errors import Exit
+from spoold.handlers.reach import open_way
 from spoold.queue import binding, migrate
 from spoold.queue.database import Database
 from spoold.status import Host
-from spoold.trust import load_signer, load_trust
-from spoold.worker import supervisor
+from spoold.trust import load_signer
+from spoold.trust_store import load_trust
+from spoold.worker import limits, supervisor
 from spoold.worker.attempt import Site
 from spoold.worker.loop import Worker
 
@@ -34,6 +36,7 @@ def run(config: Config, *, once: bool = False) -> Exit:
     require_sound(tree)
     load_signer(config.signing_key, config.site)  # a key that cannot sign is said at once
     load_trust(tree)
+    open_way(config.handlers, tree)
     with database(config) as backend:
         return Daemon(config, tree, backend).run(once=once)
 
@@ -49,6 +52,7 @@ def work(config: Config) -> Exit:
     binding.check(ready, tree)
     ready.close()
     settings = worker_settings(config)
+    limits.limit_process(settings.memory_bytes)
     signer = load_signer(config.signing_key, config.site)
     site = Site(
         tree=tree,
@@ -59,7 +63,7 @@ def work(config: Config) -> Exit:
         retry=settings.retry,
     )
     identity = uuid.UUID(os.environ.get(supervisor.ID_VARIABLE) or str(uuid.uuid4()))
-    worker = Worker(site, settings, conninfo, supervisor.event_sink(), identity)
+    worker = Worker(site, settings, conninfo, supervisor.events(), identity)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: worker.drain())
     worker.run()

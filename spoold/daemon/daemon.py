@@ -7,6 +7,7 @@ The first SIGTERM or SIGINT drains: no drop is claimed any more, running attempt
 
 import os
 import signal
+import socket
 import sys
 import threading
 import time
@@ -18,12 +19,13 @@ from typing import Final
 
 import structlog
 
-from spoold import __version__
+from spoold import __version__, errors
 from spoold.actions import MODELS
 from spoold.config import Config
 from spoold.daemon.notify import notify
 from spoold.daemon.observe import Observer
 from spoold.daemon.once import Once
+from spoold.daemon.renewing import Renewer
 from spoold.daemon.wiring import Backend, intake_settings, worker_settings
 from spoold.errors import Exit, SpooldError
 from spoold.health import HealthServer
@@ -31,9 +33,13 @@ from spoold.intake.loop import Intake
 from spoold.metrics import Metrics
 from spoold.queue.database import Database
 from spoold.queue.job import State
+from spoold.queue.patience import patiently
 from spoold.queue.store import Store
 from spoold.spool import Spool
+from spoold.status import Host
+from spoold.trust import load_signer
 from spoold.worker.published import Published
+from spoold.worker.recovery import recover
 from spoold.worker.rescue import Maintenance
 from spoold.worker.supervisor import Supervisor
 
@@ -53,6 +59,7 @@ class Daemon:
         self._spool = tree.identity().spool
         self._stop = threading.Event()
         self._failed = threading.Event()
+        self._refusal: SpooldError | None = None
         self._intake = Intake(
             tree,
             self._store("spoold intake"),
@@ -76,14 +83,33 @@ class Daemon:
         )
         self._own = self._store("spoold run")
         self._observer = Observer(
-            tree, self._intake, self._supervisor, self._store("spoold health"), config
+            tree,
+            self._intake,
+            self._supervisor,
+            self._store("spoold health"),
+            config,
+            backend.wakes,
         )
         self._metrics = Metrics(self._observer.samples)
+        self._renewer = Renewer(
+            tree,
+            Host(config.site, socket.gethostname()),
+            load_signer(config.signing_key, config.site),
+            self._intake,
+            self._supervisor,
+            self._observer,
+            config.intake.renew_seconds,
+        )
 
     def run(self, *, once: bool) -> Exit:
-        """Start everything, wait for the end, end everything."""
+        """Start everything, wait for the end, end everything.
+
+        Raises schema-newer where that is why it ends.
+        """
         signals = self._signals()
         began = self._own.now()
+        signer = load_signer(self._config.signing_key, self._config.site)
+        patiently(recover, self._tree, self._own, signer)
         server = None
         if address := self._config.http.address():
             server = HealthServer(address, self._metrics, self._observer.checks)
@@ -91,6 +117,7 @@ class Daemon:
         threads = [
             self._thread("intake", self._intake.run),
             self._thread("maintenance", self._maintenance.run),
+            self._thread("status", self._renewer.ask),
         ]
         try:
             self._supervisor.start()
@@ -106,6 +133,7 @@ class Daemon:
         finally:
             notify("STOPPING=1")
             events.info("daemon.draining", seconds=self._settings.drain_seconds)
+            self._renewer.drain(self._settings.drain_seconds)
             self._stop.set()
             self._intake.wake()
             self._maintenance.wake()
@@ -114,7 +142,10 @@ class Daemon:
             self._drain(signals)
             if server is not None:
                 server.stop()
+            self._renewer.stop()
         events.info("daemon.stopped")
+        if self._refusal is not None:
+            raise self._refusal
         if self._failed.is_set():
             return Exit.FAILED
         return self._verdict(began) if once else Exit.DONE
@@ -124,11 +155,12 @@ class Daemon:
     def _work(self, signals: Sequence[int], once: Once | None) -> None:
         """Supervise until a signal, the failure of a part, or the end of the work."""
         while not (signals or self._failed.is_set()):
-            self._supervisor.wait(_ROUND_SECONDS if once is None else _ROUND_SECONDS / 10)
+            round_seconds = _ROUND_SECONDS if once is None else _ROUND_SECONDS / 10
+            self._supervisor.wait(min(round_seconds, self._renewer.renew()))
             while self._to_kill:
                 self._supervisor.kill(self._to_kill.pop())
             notify("WATCHDOG=1")
-            if once is not None and once.is_done(self._observer.backlog()):
+            if once is not None and once.is_done(self._observer.busy()):
                 return
 
     def _signals(self) -> list[int]:
@@ -161,9 +193,9 @@ class Daemon:
                 self._own.leave(worker)
                 events.info("worker.stopped", worker=str(worker), given_back=given_back)
 
-    def _died(self, worker: uuid.UUID) -> None:
+    def _died(self, worker: uuid.UUID, status: int) -> None:
         if not self._stop.is_set():
-            self._maintenance.bury(worker)
+            self._maintenance.bury(worker, status)
 
     def _verdict(self, began: datetime) -> Exit:
         ended = self._own.ended_since(began)
@@ -179,8 +211,14 @@ class Daemon:
         def body() -> None:
             try:
                 target(self._stop)
+            except SpooldError as refusal:  # told once more at the end, with its exit status
+                events.error("daemon.part-refused", part=name, error=str(refusal), fix=refusal.hint)
+                self._renewer.note(refusal.code)
+                self._refusal = refusal
+                self._failed.set()
             except Exception:  # noqa: BLE001  # whatever it is, it must not end in silence
                 events.exception("daemon.part-failed", part=name)
+                self._renewer.note(errors.INTERNAL)
                 self._failed.set()
 
         thread = threading.Thread(target=body, name=name)
@@ -200,6 +238,7 @@ class Daemon:
         self._metrics.attempt_seconds.labels(action).observe(published.seconds)
         if published.code is not None:
             self._metrics.errors.labels(published.code).inc()
+            self._renewer.note(published.code)
         if published.state is State.SUCCEEDED:
             self._metrics.last_success.set_to_current_time()
             if published.bundle_bytes is not None:

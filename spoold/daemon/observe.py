@@ -3,21 +3,25 @@
 import os
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from typing import Final
+from typing import Final, TypeVar
 
 from spoold import metrics
 from spoold.config import Config
 from spoold.errors import SpooldError
 from spoold.health import Check
 from spoold.intake.loop import Intake
-from spoold.intake.settings import FoundBy, WatchMode
+from spoold.intake.settings import FoundBy, IntakeMetrics, WatchMode
 from spoold.metrics import Sample
+from spoold.postgres.horizon import Holder, holders
 from spoold.queue.job import Backlog
+from spoold.queue.listen import Wakes
 from spoold.queue.store import Store
 from spoold.spool import Folder, Spool
 from spoold.worker.supervisor import Supervisor
+
+Answer = TypeVar("Answer")
 
 _SCAN_OVERDUE_SECONDS: Final = 60.0
 
@@ -26,28 +30,40 @@ class Observer:
     """Looks at the parts of one daemon. Any thread may ask."""
 
     def __init__(
-        self, tree: Spool, intake: Intake, supervisor: Supervisor, store: Store, config: Config
+        self,
+        tree: Spool,
+        intake: Intake,
+        supervisor: Supervisor,
+        store: Store,
+        config: Config,
+        wakes: Wakes,
     ) -> None:
         self._tree = tree
         self._intake = intake
         self._supervisor = supervisor
         self._store = store
         self._config = config
+        self._wakes = wakes
         self._asking = threading.Lock()
 
     def backlog(self) -> Sequence[Backlog] | None:
         """Unfinished jobs by state and action; None while the database is away."""
-        with self._asking:
-            # Twice: the connection of the last time may be one to a server that was restarted.
-            for _ in range(2):
-                with suppress(SpooldError):
-                    return self._store.backlog()
-        return None
+        return self._ask(self._store.backlog)
+
+    def busy(self) -> bool | None:
+        """Whether a job is on its way; None while the database is away."""
+        return self._ask(self._store.busy)
+
+    def holders(self) -> list[Holder]:
+        """Whoever keeps dead rows from being removed; none while the database is away."""
+        with self._asking, suppress(SpooldError):
+            return holders(self._store.database.connection)
+        return []
 
     def checks(self) -> list[Check]:
         """Every health check, made now."""
         intake = self._intake.metrics
-        away = self.backlog() is None
+        away = self.busy() is None
         writable, why = self._writable()
         workers = self._supervisor.alive()
         age = time.time() - intake.last_scan_at
@@ -60,11 +76,12 @@ class Observer:
             Check("spool", writable, why),
             Check(
                 "intake",
-                not intake.inbox_missing and not late,
-                "the inbox cannot be read" if intake.inbox_missing else f"last scan: {scanning}",
+                not (intake.inbox_missing or intake.inbox_foreign or late),
+                _inbox_fault(intake) or f"last scan: {scanning}",
             ),
             Check("workers", workers > 0, f"{workers} of {self._supervisor.count}"),
-            Check("watch", good=True, text=str(intake.mode or "not yet"), needed=False),
+            Check("watch", good=True, text=_watching(intake), needed=False),
+            Check("wakes", good=True, text=str(self._wakes), needed=False),
         ]
 
     def samples(self) -> Iterator[Sample]:
@@ -75,10 +92,17 @@ class Observer:
             yield metrics.JOBS.sample(line.jobs, line.state, line.action or "none")
         oldest = max((line.oldest_seconds for line in backlog or ()), default=0.0)
         yield metrics.OLDEST_JOB.sample(oldest)
+        holders = self.holders()
+        oldest = max((holder.seconds or 0.0 for holder in holders), default=0.0)
+        yield metrics.OLDEST_TRANSACTION.sample(oldest)
+        behind = max((holder.transactions for holder in holders), default=0)
+        yield metrics.HORIZON.sample(behind)
         yield metrics.WORKERS.sample(self._supervisor.alive())
         intake = self._intake.metrics
         yield metrics.DROPS_FOUND.sample(intake.found_by_event, FoundBy.EVENT)
         yield metrics.DROPS_FOUND.sample(intake.found_by_scan, FoundBy.SCAN)
+        for method, count in intake.methods.items():
+            yield metrics.DROPS_COMPLETE.sample(count, method)
         yield metrics.DROPS_ADMITTED.sample(intake.admitted)
         yield metrics.DROPS_REJECTED.sample(intake.refused)
         for reason, count in intake.waiting.items():
@@ -87,7 +111,19 @@ class Observer:
         yield metrics.INBOX_UNFINISHED.sample(intake.unfinished)
         for mode in WatchMode:
             yield metrics.WATCH_MODE.sample(intake.mode is mode, mode)
+        yield metrics.WATCH_OVERFLOWS.sample(intake.overflows)
+        for wakes in Wakes:
+            yield metrics.WAKE_MODE.sample(self._wakes is wakes, wakes)
+        yield metrics.SCAN_SECONDS.sample(intake.scan_seconds)
         yield metrics.LAST_SCAN.sample(intake.last_scan_at)
+
+    def _ask(self, question: Callable[[], Answer]) -> Answer | None:
+        with self._asking:
+            # Twice: the connection of the last time may be one to a server that was restarted.
+            for _ in range(2):
+                with suppress(SpooldError):
+                    return question()
+        return None
 
     def _writable(self) -> tuple[bool, str]:
         probe = self._tree.folder(Folder.PRIVATE) / f".probe.{os.getpid()}"
@@ -97,3 +133,15 @@ class Observer:
         except OSError as error:
             return False, f"{self._tree.root}: {error.strerror}"
         return True, "writable"
+
+
+def _inbox_fault(intake: IntakeMetrics) -> str:
+    if intake.inbox_missing:
+        return "the inbox cannot be read"
+    return "something is mounted over the inbox" if intake.inbox_foreign else ""
+
+
+def _watching(intake: IntakeMetrics) -> str:
+    if intake.mode is WatchMode.POLLING:
+        return f"{intake.mode}: {intake.mode_reason}; a look takes {intake.scan_seconds:.3f} s"
+    return str(intake.mode or "not yet")

@@ -1,11 +1,6 @@
 """`run --once`: when is there nothing left to do?"""
 
-from collections.abc import Sequence
-
 from spoold.intake.loop import Intake
-from spoold.queue.job import Backlog, State
-
-_BUSY = frozenset({State.QUEUED, State.RUNNING, State.PUBLISHING})
 
 
 class Once:
@@ -15,9 +10,9 @@ class Once:
         self._intake = intake
         self._idle_since_scan: int | None = None
 
-    def is_done(self, backlog: Sequence[Backlog] | None) -> bool:
-        """Given the unfinished jobs (None: not known), whether nothing more will come by itself."""
-        if backlog is None or any(line.state in _BUSY for line in backlog):
+    def is_done(self, busy: bool | None) -> bool:
+        """Given whether a job is on its way (None: not known), whether no more comes by itself."""
+        if busy is not False:
             self._idle_since_scan = None
             return False
         scans = self._intake.metrics.scans

@@ -5,6 +5,7 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Final
 
 import structlog
 
@@ -16,12 +17,18 @@ from spoold.intake.settings import Idempotency, IntakeSettings, WriterCheck
 from spoold.queue import binding, migrate
 from spoold.queue.database import Database
 from spoold.queue.job import RetryPolicy
+from spoold.queue.listen import Wakes
 from spoold.queue.patience import patiently
 from spoold.sinks.files import LinkPolicy
 from spoold.spool import Spool
-from spoold.worker.settings import WorkerSettings
+from spoold.trust import load_signer
+from spoold.trust_store import FreshTrust
+from spoold.worker.settings import CONNECTIONS_OF_A_WORKER, WorkerSettings
 
 log = structlog.get_logger()
+
+CONNECTIONS_OF_A_DAEMON: Final = 15
+"""Its threads', and some for commands and for whoever looks."""
 
 
 def require_sound(tree: Spool) -> None:
@@ -38,6 +45,7 @@ class Backend:
 
     conninfo: str
     server: postgres.Server | None
+    wakes: Wakes = Wakes.NOTIFY
 
     def keep_alive(self) -> None:
         """Start the embedded server again if it has died; to be called now and then."""
@@ -55,11 +63,17 @@ def database(config: Config) -> Iterator[Backend]:
     """A database that is up, migrated, and this spool's own; stopped at the end if it is ours."""
     if config.database_url:
         external = Database(config.database_url, "spoold run")
-        patiently(lambda: postgres.check_external(external.connection))
+        patiently(_check, external)
+        wakes = Wakes.POLLING if postgres.is_pooled(external.connection) else Wakes.NOTIFY
+        if wakes is Wakes.POLLING:
+            log.warning("database.pooled", effect="no LISTEN through a pooler: workers poll")
         _prepare(external, config)
-        yield Backend(config.database_url, None)
+        yield Backend(config.database_url, None, wakes)
         return
-    server = postgres.ensure_running(config.spool)
+    workers = worker_settings(config).count
+    # Twice: a second daemon may use the server that this one has started.
+    connections = 2 * (workers * CONNECTIONS_OF_A_WORKER + CONNECTIONS_OF_A_DAEMON)
+    server = postgres.ensure_running(config.spool, connections=connections)
     try:
         _prepare(Database(server.conninfo, "spoold run"), config)
         yield Backend(server.conninfo, server)
@@ -67,7 +81,17 @@ def database(config: Config) -> Iterator[Backend]:
         server.stop_if_last()
 
 
+def _check(external: Database) -> None:
+    try:
+        postgres.check_external(external.connection)
+    except postgres.LoginRefusedError as refusal:  # at the start nobody waits for that to change
+        raise SpooldError(
+            errors.DATABASE_UNFIT, refusal.message, hint=refusal.hint, at="database_url"
+        ) from refusal
+
+
 def _prepare(ready: Database, config: Config) -> None:
+    binding.check_present(ready, config.spool)
     if applied := migrate.migrate(ready):
         log.info("database.migrated", steps=applied)
     binding.bind(ready, config.spool, config.site)
@@ -83,13 +107,19 @@ def intake_settings(config: Config) -> IntakeSettings:
         settle_seconds=intake.settle_seconds,
         rescan_seconds=intake.rescan_seconds,
         incomplete_seconds=intake.incomplete_seconds,
+        polling=intake.watch == "polling",
         writer_check=WriterCheck(intake.writer_check),
         idempotency=Idempotency(intake.idempotency),
         max_request_bytes=intake.max_request_bytes,
         max_bundle_bytes=intake.max_bundle_bytes,
         min_free_bytes=intake.min_free_bytes,
+        max_drops_per_minute=intake.max_drops_per_minute,
+        max_drops_per_minute_per_owner=intake.max_drops_per_minute_per_owner,
         max_attempts=config.retry.max_attempts,
         timeout_seconds=config.workers.timeout_seconds,
+        require_signed=intake.require_signed,
+        trust=FreshTrust(config.spool, lambda: load_signer(config.signing_key, config.site)),
+        handlers=config.handlers,
     )
 
 
@@ -100,6 +130,8 @@ def worker_settings(config: Config) -> WorkerSettings:
         drain_seconds=config.workers.drain_seconds,
         aging_seconds=config.workers.aging_seconds,
         retry=RetryPolicy(config.retry.base_seconds, config.retry.cap_seconds),
+        memory_bytes=config.workers.memory_bytes,
+        cpu_seconds=config.workers.cpu_seconds,
     )
 
 
@@ -118,4 +150,5 @@ def action_settings(config: Config) -> ActionSettings:
             max_expansion=restore.max_expansion or None,
         ),
         min_free_bytes=config.intake.min_free_bytes,
+        handlers=config.handlers,
     )

@@ -1,6 +1,7 @@
 """From the inbox into the queue, by the spool's one intake, in this order for each batch:
 
-(a) the `queued` status with the new job id; (b) rename, no replace, to `claimed/<job id>.<name>`;
+(a) the `queued` status with the new job id (replaced before (d) by a `scheduled` one where the
+request has a `not_before` to come); (b) rename, no replace, to `claimed/<job id>.<name>`;
 (c) writer check again; (d) a request is read once, checked, and put on an inode of our own;
 (e) contents, then folders are synced; (f) one transaction inserts the rows.
 
@@ -16,26 +17,36 @@ fsynced before the rename. Were that lost, the cut name would be the drop's name
 import errno
 import os
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import TypeVar
+from datetime import UTC, datetime
+from typing import Final, TypeVar
 
 import structlog
 
-from spoold import errors
+from spoold import errors, points
 from spoold.canonical import text
 from spoold.errors import SpooldError
 from spoold.intake.claimed import FULL, Claimed, is_copy, prepare, rejected_instead
 from spoold.intake.complete import Wait
 from spoold.intake.inbox import Found
-from spoold.intake.look import GoneError, Looked, Memory
+from spoold.intake.look import GoneError, Looked, Memory, NoFileError
 from spoold.intake.names import DROPS, NameKind, classify
 from spoold.intake.request import Models
 from spoold.intake.settings import FoundBy, IntakeMetrics, IntakeSettings, Method, Reason
 from spoold.intake.statuses import Statuses
 from spoold.queue.job import Admission, Answer, Verdict, new_job_id
 from spoold.queue.store import Store
-from spoold.spool import Folder, Spool, rename_new, sync_file, sync_file_system, sync_folder
+from spoold.spool import (
+    Folder,
+    Spool,
+    rename_new,
+    rename_unique,
+    sync_file,
+    sync_file_system,
+    sync_folder,
+)
 from spoold.status import claimed_name, cut_name
 
 _ADMIT_AT_ONCE = 100
@@ -44,7 +55,10 @@ _FSYNC_EACH = 3  # up to so many files an fsync each is cheaper than a sync of t
 _DONE = frozenset(
     {Verdict.ADMITTED, Verdict.ALREADY, Verdict.WAITS, Verdict.DUPLICATE, Verdict.KEY_REUSED}
 )
-_FORBIDDEN = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
+_STRAY_PREFIX = b"stray-"
+
+UNMOVABLE: Final = "it cannot be moved out of the inbox"
+"""Begins the message of a drop that no rename gets out of the inbox."""
 
 _log = structlog.get_logger()
 _Item = TypeVar("_Item")
@@ -67,6 +81,10 @@ class Refused:
     candidate: Candidate
     reason: Reason
     message: str
+
+
+class _UnmovableError(Exception):
+    """A drop that cannot be renamed, whatever the reason: it must not stop the others."""
 
 
 class Admitter:
@@ -113,15 +131,17 @@ class Admitter:
         for position, candidate in enumerate(candidates):
             try:
                 claimed = self._claim(candidate, now)
-            except OSError as error:
-                if error.errno in FULL:
-                    rest = candidates[position:]
-                    refused += [Refused(each, Reason.SPACE, str(error.strerror)) for each in rest]
-                    break
-                if error.errno not in _FORBIDDEN:
-                    raise
-                message = f"it cannot be moved out of the inbox: {error.strerror}"
+            except _UnmovableError as error:
+                message = f"{UNMOVABLE}: {error}"
                 refused.append(Refused(candidate, Reason.UNREADABLE, message))
+            except OSError as error:
+                reason, message = _our_disk(error), errors.of_os_error(error).message
+                if reason is None:
+                    refused.append(Refused(candidate, Reason.DISK, message))
+                    continue
+                rest = candidates[position:]  # they would meet it too
+                refused += [Refused(each, reason, message) for each in rest]
+                break
             else:
                 if claimed is not None:
                     taken.append(claimed)
@@ -144,15 +164,20 @@ class Admitter:
             error=candidate.looked.error,
         )
         self._say_queued(claimed)
+        points.reached("admit.a")
         try:
-            rename_new(os.path.join(self._inbox, found.name), claimed.path)
+            rename_unique(os.path.join(self._inbox, found.name), claimed.path)
         except FileNotFoundError:
             self._statuses.withdraw(found.name)
             return None
-        except OSError:
+        except OSError as error:
             self._statuses.withdraw(found.name)
-            raise
+            if _our_disk(error) is not None:
+                raise
+            raise _UnmovableError(error.strerror) from error
+        points.reached("admit.b")
         self._held[job_id] = claimed
+        self._metrics.methods[candidate.method.value] += 1
         if memory.found_by is FoundBy.EVENT:
             self._metrics.found_by_event += 1
         else:
@@ -161,10 +186,13 @@ class Admitter:
 
     def _say_queued(self, claimed: Claimed) -> None:
         self._statuses.queued(
-            claimed.drop,
-            claimed.job_id,
-            claimed.intake(),
-            durable=cut_name(claimed.drop) != claimed.drop,
+            claimed.drop, claimed.job_id, claimed.intake(), durable=_name_is_cut(claimed)
+        )
+        claimed.said_queued, claimed.reason = True, None
+
+    def _say_scheduled(self, claimed: Claimed, when: datetime) -> None:
+        self._statuses.scheduled(
+            claimed.drop, claimed.job_id, claimed.intake(), when, durable=_name_is_cut(claimed)
         )
         claimed.said_queued, claimed.reason = True, None
 
@@ -182,7 +210,15 @@ class Admitter:
                 ready.append((claimed, admission))
         if not ready:
             return 0
-        self._sync(ready)
+        points.reached("admit.d")
+        try:
+            self._sync(ready)
+        except OSError as error:
+            reason = _our_disk(error) or Reason.DISK
+            for claimed, _ in ready:
+                self._hold(claimed, Wait(reason), errors.of_os_error(error).message)
+            return 0
+        points.reached("admit.e")
         admitted = 0
         for start in range(0, len(ready), _ADMIT_AT_ONCE):
             admitted += self._insert(ready[start : start + _ADMIT_AT_ONCE])
@@ -193,20 +229,38 @@ class Admitter:
         try:
             prepared = prepare(claimed, now, self._settings, self._models, leases=self.leases)
             if isinstance(prepared, Admission):
-                if not claimed.said_queued or claimed.reason is not None:
+                if prepared.not_before is not None and prepared.not_before > datetime.now(UTC):
+                    self._say_scheduled(claimed, prepared.not_before)
+                elif not claimed.said_queued or claimed.reason is not None:
                     self._say_queued(claimed)
                 return prepared
-            reason = prepared.reason
+            reason, message = prepared.reason, prepared.message
         except (GoneError, FileNotFoundError):
             _log.warning("intake.claimed_gone", job=str(claimed.job_id), drop=text(claimed.drop))
             del self._held[claimed.job_id]
             self._statuses.withdraw(claimed.drop)
             return None
+        except NoFileError:
+            self._put_back(claimed)
+            return None
         except OSError as error:
-            reason = Reason.SPACE if error.errno in FULL else Reason.UNREADABLE
+            reason = _our_disk(error) or Reason.UNREADABLE
             message = f"{error.strerror}"
         self._hold(claimed, Wait(reason), message)
         return None
+
+    def _put_back(self, claimed: Claimed) -> None:
+        """Let a FIFO, a folder or the like be the stray in the inbox that it would have been.
+
+        It was swapped for the drop between the listing and the claim.
+        """
+        for name in (claimed.drop, b"%s%s" % (_STRAY_PREFIX, str(claimed.job_id).encode())):
+            with suppress(FileExistsError):
+                rename_new(claimed.path, os.path.join(self._inbox, name))
+                break
+        _log.warning("intake.no_file", job=str(claimed.job_id), drop=text(claimed.drop))
+        del self._held[claimed.job_id]
+        self._statuses.withdraw(claimed.drop)
 
     def _hold(self, claimed: Claimed, wait: Wait, message: str) -> None:
         if claimed.reason is wait.reason and claimed.said_queued:
@@ -231,10 +285,12 @@ class Admitter:
             for claimed, admission in ready:
                 if admission.error is None or claimed.copy is not None:
                     sync_file(os.fsdecode(claimed.copy or claimed.path))
+        points.reached("admit.e.contents")
         for claimed, _ in ready:
             if claimed.copy is not None:
                 os.rename(claimed.copy, claimed.path)
                 claimed.copy = None
+            points.reached("admit.e.named")
         sync_folder(os.fsdecode(self._claimed))
         sync_folder(os.fsdecode(self._inbox))
 
@@ -242,6 +298,7 @@ class Admitter:
         for claimed, _ in ready:
             claimed.uncertain = True
         answers = self._store.admit([admission for _, admission in ready])
+        points.reached("admit.f")
         again: list[tuple[Claimed, Admission]] = []
         admitted = 0
         for (claimed, admission), answer in zip(ready, answers, strict=True):
@@ -251,6 +308,8 @@ class Admitter:
                 admitted += 1
             elif answer.verdict is Verdict.NAME_BUSY:
                 claimed.said_queued = False  # the status is the other job's
+            elif answer.verdict is Verdict.ELSEWHERE:
+                self._renumber(claimed)
             else:
                 message = f"the database refused it: {answer.message}"
                 refusal = SpooldError(errors.DROP_REFUSED, message)
@@ -260,6 +319,19 @@ class Admitter:
                 else:
                     again.append((claimed, rejected_instead(admission, refusal)))
         return admitted + (self._insert(again) if again else 0)
+
+    def _renumber(self, claimed: Claimed) -> None:
+        """Give a drop an id of its own, in a spool that was copied beside its original.
+
+        It is admitted at the next scan.
+        """
+        _log.warning("intake.renumbered", job=str(claimed.job_id), drop=text(claimed.drop))
+        del self._held[claimed.job_id]
+        claimed.job_id, before = new_job_id(), claimed.path
+        claimed.path = os.path.join(self._claimed, claimed_name(claimed.job_id, claimed.drop))
+        self._say_queued(claimed)
+        rename_new(before, claimed.path)
+        self._held[claimed.job_id] = claimed
 
     def _admitted(self, claimed: Claimed, admission: Admission, answer: Answer) -> None:
         del self._held[claimed.job_id]
@@ -302,20 +374,28 @@ class Admitter:
         Others put files there before they insert a row (a retried job's copy): unless `adopt_now`,
         one is adopted only when two calls have found it. Raises database-away and OSError.
         """
-        listed: dict[uuid.UUID, bytes] = {}
-        for name in os.listdir(self._claimed):
-            job_id = _job_id(name)
-            if job_id is None:
-                self._leave_or_remove(name, remove_copies=adopt_now and not self._held)
-            elif job_id not in self._held:
-                listed[job_id] = name
-        rowless: set[uuid.UUID] = set()
-        for part in _parts(list(listed), _LOOK_UP_AT_ONCE):
-            rowless.update(set(part) - self._store.existing(part).keys())
+        remove_copies = adopt_now and not self._held
+        rowless: dict[uuid.UUID, bytes] = {}
+        part: dict[uuid.UUID, bytes] = {}
+        with os.scandir(self._claimed) as entries:  # of a burst there are 100,000
+            for entry in entries:
+                job_id = _job_id(entry.name)
+                if job_id is None:
+                    self._leave_or_remove(entry.name, remove_copies=remove_copies)
+                elif job_id not in self._held:
+                    part[job_id] = entry.name
+                if len(part) >= _LOOK_UP_AT_ONCE:
+                    rowless |= self._without_row(part)
+                    part.clear()
+        rowless |= self._without_row(part)
         for job_id in sorted(rowless):
             if adopt_now or job_id in self._rowless:
-                self._adopt(job_id, listed[job_id], now)
-        self._rowless = rowless
+                self._adopt(job_id, rowless[job_id], now)
+        self._rowless = set(rowless)
+
+    def _without_row(self, part: Mapping[uuid.UUID, bytes]) -> dict[uuid.UUID, bytes]:
+        rows = self._store.existing(list(part)) if part else {}
+        return {job_id: name for job_id, name in part.items() if job_id not in rows}
 
     def _adopt(self, job_id: uuid.UUID, name: bytes, now: float) -> None:
         path = os.path.join(self._claimed, name)
@@ -326,13 +406,16 @@ class Admitter:
             found_by, method = told.found_by, told.method
             if cut_name(told.drop) == cut:
                 drop = told.drop
-        kind = classify(drop)
-        if kind not in DROPS:  # a cut name whose status was lost has no suffix any more
+        kind, error = classify(drop, self._settings.handlers), None
+        if kind is NameKind.FOREIGN and told is not None:
+            error = SpooldError(errors.HANDLER_UNKNOWN, "no handler's pattern matches its name")
+        elif kind not in DROPS:  # a cut name whose status was lost has no suffix any more
             kind = NameKind.REQUEST if drop.startswith(b"request-") else NameKind.BUNDLE
-        claimed = Claimed(job_id, drop, kind, path, found_by, method, now, said_queued=False)
-        if os.path.islink(path):
-            claimed.error = SpooldError(errors.DROP_SYMLINK)
+        claimed = Claimed(
+            job_id, drop, kind, path, found_by, method, now, error=error, said_queued=False
+        )
         self._held[job_id] = claimed
+        points.reached("adopt")
         _log.info("intake.adopted", job=str(job_id), drop=text(drop))
 
     def _leave_or_remove(self, name: bytes, *, remove_copies: bool) -> None:
@@ -341,6 +424,17 @@ class Admitter:
         elif not name.startswith(b".") and name not in self._odd:
             self._odd.add(name)
             _log.warning("intake.stray_claimed", name=text(name))
+
+
+def _name_is_cut(claimed: Claimed) -> bool:
+    return cut_name(claimed.drop) != claimed.drop
+
+
+def _our_disk(error: OSError) -> Reason | None:
+    """Why nothing at all can be taken, where that is what an error on our side means."""
+    if error.errno in FULL:
+        return Reason.SPACE
+    return Reason.DISK if error.errno in {errno.EROFS, errno.EIO} else None
 
 
 def _job_id(name: bytes) -> uuid.UUID | None:

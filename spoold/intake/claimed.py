@@ -9,24 +9,31 @@ to replace the claimed file, `claimed/.<job id>.own`, is removed at the next sta
 """
 
 import errno
+import hashlib
 import os
 import stat
 import uuid
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Final, assert_never
 
-from spoold import errors
+from spoold import errors, points
+from spoold.actions import command
+from spoold.bundle.copying import write_all
 from spoold.canonical import Json
 from spoold.errors import SpooldError
-from spoold.intake.complete import Fingerprint, Wait, Writer, ask_writer, is_file, open_drop
-from spoold.intake.look import GoneError, Reading, interpret, read_content
+from spoold.intake.access import require_access
+from spoold.intake.complete import Fingerprint, Wait, Writer, ask_writer, open_drop
+from spoold.intake.look import GoneError, NoFileError, Reading, interpret, read_content
 from spoold.intake.names import NameKind
 from spoold.intake.request import Models, ParsedRequest
-from spoold.intake.settings import FoundBy, IntakeSettings, Method, Reason
+from spoold.intake.settings import FoundBy, Idempotency, IntakeSettings, Method, Reason
 from spoold.queue.job import Admission
 from spoold.queue.rows import error_document
 
 BUNDLE_ACTION: Final = "rehydrate"
+_READ_BYTES: Final = 1024 * 1024
+_TOOL_GRACE_SECONDS: Final = 60
 FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
@@ -67,9 +74,15 @@ def prepare(
 ) -> Admission | Wait:
     """Check for writers again, read a request once, and make its inode our own.
 
-    Raises GoneError, and OSError where the disk is at fault.
+    Raises GoneError, NoFileError, and OSError where the disk is at fault.
     """
+    kind = os.lstat(claimed.path).st_mode
+    # Swapped between listing and claim. Not opened even so: opening a device does things.
+    if not (stat.S_ISREG(kind) or stat.S_ISLNK(kind)):
+        raise NoFileError
     try:
+        if stat.S_ISLNK(kind):
+            raise SpooldError(errors.DROP_SYMLINK)
         if claimed.error is not None:
             raise claimed.error
         descriptor = _open(claimed.path)
@@ -87,9 +100,9 @@ def _open(path: bytes) -> int:
     except FileNotFoundError:
         raise GoneError from None
     except OSError as error:
-        # Only a link ends in ELOOP; the others may not be read, or are no files at all.
-        code = errors.DROP_SYMLINK if error.errno == errno.ELOOP else errors.DROP_UNREADABLE
-        raise SpooldError(code, f"the daemon cannot read it: {error.strerror}") from error
+        raise SpooldError(
+            errors.DROP_UNREADABLE, f"the daemon cannot read it: {error.strerror}"
+        ) from error
 
 
 def _prepare(
@@ -102,16 +115,28 @@ def _prepare(
     leases: bool,
 ) -> Admission | Wait:
     status = os.fstat(descriptor)
-    if not is_file(status):
-        raise SpooldError(errors.DROP_UNREADABLE, "it is no regular file")
     # The lease is held until the descriptor is closed: nobody begins to write while we read.
     writer = ask_writer(descriptor, believed=leases)
     if _may_be_written(claimed, writer, Fingerprint.of(status), now, settings):
         return Wait(Reason.WRITER_OPEN)
+    points.reached("admit.c")
     if status.st_size == 0:
         raise SpooldError(errors.DROP_EMPTY)
     if claimed.kind is NameKind.BUNDLE:
         return _bundle(claimed, status.st_size, settings)
+    if claimed.kind is NameKind.HANDLED:
+        return _handled(descriptor, claimed, status, writer, settings)
+    return _read_request(descriptor, claimed, status, writer, settings, models)
+
+
+def _read_request(
+    descriptor: int,
+    claimed: Claimed,
+    status: os.stat_result,
+    writer: Writer,
+    settings: IntakeSettings,
+    models: Models,
+) -> Admission | Wait:
     # The size may lie by the time of the read: it is the read that is bounded.
     content = read_content(descriptor, settings.max_request_bytes)
     if content is None:
@@ -121,7 +146,12 @@ def _prepare(
         claimed.copy = _copy(claimed, content, _mode(status))
     match reading.parsed:
         case ParsedRequest():
-            return _request(claimed, reading, reading.parsed, settings)
+            try:
+                return _request(claimed, reading, reading.parsed, settings)
+            except SpooldError as refusal:
+                if refusal.code is errors.KEY_UNUSABLE:  # ours, and no fault of the drop
+                    return Wait(Reason.TRUST_STORE, str(refusal.message))
+                return _rejection(claimed, refusal, len(content), reading.sha256)
         case SpooldError():
             return _rejection(claimed, reading.parsed, len(content), reading.sha256)
         case _:
@@ -167,14 +197,24 @@ def _mode(status: os.stat_result) -> int:
 
 
 def _copy(claimed: Claimed, content: bytes, mode: int) -> bytes:
-    path = os.path.join(os.path.dirname(claimed.path), copy_name(claimed.job_id))
-    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
-    with open(os.open(path, flags, 0o600), "wb", buffering=0) as file:
-        os.fchmod(file.fileno(), mode)
-        view = memoryview(content)
-        while view:
-            view = view[file.write(view) :]
+    path = _copy_path(claimed)
+    copy = _open_copy(path, mode)
+    try:
+        write_all(copy, content)
+    finally:
+        os.close(copy)
     return path
+
+
+def _copy_path(claimed: Claimed) -> bytes:
+    return os.path.join(os.path.dirname(claimed.path), copy_name(claimed.job_id))
+
+
+def _open_copy(path: bytes, mode: int) -> int:
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+    copy = os.open(path, flags, 0o600)
+    os.fchmod(copy, mode)
+    return copy
 
 
 def copy_name(job_id: uuid.UUID) -> bytes:
@@ -204,10 +244,65 @@ def _bundle(claimed: Claimed, size: int, settings: IntakeSettings) -> Admission:
     )
 
 
+def _handled(
+    descriptor: int,
+    claimed: Claimed,
+    status: os.stat_result,
+    writer: Writer,
+    settings: IntakeSettings,
+) -> Admission:
+    """Its content is read once, in pieces: what is hashed is what its tool will get."""
+    handler = settings.handlers.of_drop(claimed.drop)
+    if handler is None:
+        raise SpooldError(errors.HANDLER_UNKNOWN)
+    if status.st_size > handler.max_bytes:
+        raise command.too_large(handler, status.st_size)
+    copy, path = None, _copy_path(claimed)
+    if not _is_ours(status, writer):
+        copy = _open_copy(path, _mode(status))
+    digest, size = hashlib.sha256(), 0
+    try:
+        while block := os.read(descriptor, _READ_BYTES):
+            size += len(block)
+            if size > handler.max_bytes:  # it has grown meanwhile
+                raise command.too_large(handler, size)
+            digest.update(block)
+            if copy is not None:
+                write_all(copy, block)
+    except BaseException:
+        if copy is not None:
+            os.unlink(path)
+        raise
+    finally:
+        if copy is not None:
+            os.close(copy)
+    claimed.copy = path if copy is not None else None
+    sha256 = digest.digest()
+    once = settings.idempotency is Idempotency.CONTENT
+    return Admission(
+        claimed.job_id,
+        claimed.drop,
+        sha256,
+        size,
+        command.NAME,
+        command.request(handler),
+        sha256,
+        claimed.intake(),
+        max_attempts=handler.max_attempts,
+        # The attempt ends its tool itself, and says how that went.
+        timeout_seconds=handler.timeout_seconds + _TOOL_GRACE_SECONDS,
+        dedup_key=command.key(handler, sha256) if once else None,
+    )
+
+
 def _request(
     claimed: Claimed, reading: Reading, parsed: ParsedRequest, settings: IntakeSettings
 ) -> Admission:
     envelope = parsed.envelope
+    intake = claimed.intake()
+    key = require_access(parsed, settings.trust, datetime.now(UTC), signed=settings.require_signed)
+    if key is not None:
+        intake["signed_by"] = {"site": key.site, "key_id": key.key_id}
     return Admission(
         claimed.job_id,
         claimed.drop,
@@ -216,12 +311,13 @@ def _request(
         envelope.action,
         parsed.document,
         parsed.sha256,
-        claimed.intake(),
+        intake,
         priority=envelope.priority,
         correlation_id=envelope.correlation_id,
         not_before=envelope.not_before,
         max_attempts=envelope.max_attempts or settings.max_attempts,
-        timeout_seconds=envelope.timeout or settings.timeout_seconds,
+        # A request may ask for less. That it asked for more, its statuses say.
+        timeout_seconds=min(envelope.timeout or settings.timeout_seconds, settings.timeout_seconds),
         dedup_key=parsed.dedup_key(settings.idempotency),
     )
 

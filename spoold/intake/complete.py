@@ -13,6 +13,7 @@ import ctypes
 import enum
 import errno
 import fcntl
+import json
 import os
 import signal
 import stat
@@ -20,6 +21,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from spoold.intake.settings import IntakeSettings, Method, Reason
+from spoold.intake.strict_json import MAX_STRUCTURE
 
 # The last frame of every bundle: 1,024 zero bytes, compressed to these very bytes.
 _ZSTD_END: Final = bytes.fromhex("28b52ffd6400034d00001000000100fb2b8005cdac85f0")
@@ -72,6 +74,22 @@ def ends_like_bundle(descriptor: int, size: int) -> bool:
     return tail.endswith((_ZSTD_END, _GZIP_END))
 
 
+def ends_as_json(content: bytes) -> bool:
+    """Whether it is a JSON text that can only end here: what grows, does so in front of a bracket.
+
+    What holds too much to be parsed just for this is left to rest.
+    """
+    if content.count(b",") + content.count(b"[") + content.count(b"{") > MAX_STRUCTURE:
+        return False
+    if not content.rstrip().endswith((b"}", b"]", b'"')):  # a number may go on
+        return False
+    try:
+        json.loads(content)
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
 @dataclass(frozen=True, slots=True)
 class Fingerprint:
     """What changes when a file is written or replaced; a rename leaves it as it is."""
@@ -122,6 +140,7 @@ class Wait:
     """It is held back."""
 
     reason: Reason
+    message: str = ""
 
 
 class Incomplete:

@@ -2,12 +2,21 @@
 
 A name and the type that the directory itself records decide; no file is opened or followed here,
 so a FIFO, a socket or a device cannot hold anything up.
+
+A listing is read while it is worked through: however many files there are, the names of one batch
+are in memory. What is moved out of a folder while it is read disturbs nothing: readdir(3p).
 """
 
 import os
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Final
 
+from spoold.handlers import NO_HANDLERS, Handlers
 from spoold.intake.names import DROPS, NameKind, classify
+
+_MAX_STRAY_NAMES: Final = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,33 +28,61 @@ class Found:
     link: bool = False
 
 
-@dataclass(slots=True)
+class InboxLostError(Exception):
+    """The inbox could not be read to its end."""
+
+
 class Listing:
-    """One listing. `strays` are left where they are: foreign or reserved names, and no files."""
+    """One listing. Strays are left where they are: foreign or reserved names, and no files."""
 
-    drops: list[Found] = field(default_factory=list)
-    strays: list[bytes] = field(default_factory=list)
-    unfinished: int = 0
+    def __init__(self, path: bytes, handlers: Handlers = NO_HANDLERS) -> None:
+        """Begin to list. Raises OSError where the inbox is missing or cannot be read."""
+        self._entries = os.scandir(path)
+        self._handlers = handlers
+        self.drops = 0
+        self.unfinished = 0
+        self.strays = 0
+        self.stray_names: list[bytes] = []
+        """The first of them."""
 
+    def batches(self, size: int) -> Iterator[list[Found]]:
+        """The drops, so many at a time; once. Counts grow on the way. Raises InboxLostError."""
+        batch: list[Found] = []
+        with closing(self._entries):
+            for found in self._found():
+                batch.append(found)
+                if len(batch) >= size:
+                    yield batch
+                    batch = []
+        if batch:
+            yield batch
 
-def list_inbox(path: bytes) -> Listing:
-    """List the inbox. Raises OSError where it is missing or cannot be read."""
-    listing = Listing()
-    with os.scandir(path) as entries:
-        for entry in entries:
-            name = entry.name
-            kind = classify(name)
-            if kind is NameKind.UNFINISHED:
-                listing.unfinished += 1
-            elif kind not in DROPS:
-                listing.strays.append(name)
-            elif _is_file(entry):
-                listing.drops.append(Found(name, kind))
-            elif entry.is_symlink():
-                listing.drops.append(Found(name, kind, link=True))
-            else:
-                listing.strays.append(name)
-    return listing
+    def _found(self) -> Iterator[Found]:
+        while True:
+            try:
+                entry = next(self._entries, None)
+            except OSError as error:
+                raise InboxLostError(str(error)) from error
+            if entry is None:
+                return
+            found = self._sort(entry)
+            if found is not None:
+                yield found
+
+    def _sort(self, entry: "os.DirEntry[bytes]") -> Found | None:
+        kind = classify(entry.name, self._handlers)
+        if kind is NameKind.UNFINISHED:
+            self.unfinished += 1
+            return None
+        if kind in DROPS:
+            link = entry.is_symlink()
+            if link or _is_file(entry):
+                self.drops += 1
+                return Found(entry.name, kind, link)
+        self.strays += 1
+        if len(self.stray_names) < _MAX_STRAY_NAMES:
+            self.stray_names.append(entry.name)
+        return None
 
 
 def _is_file(entry: "os.DirEntry[bytes]") -> bool:

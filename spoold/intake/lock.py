@@ -22,7 +22,8 @@ class IntakeLock:
         if self._descriptor is not None:
             return True
         # Not inherited: a worker that outlives us must not keep it.
-        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+        # Read only: a lock must not keep a file system from being mounted so.
+        flags = os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
         descriptor = os.open(self._path, flags, 0o600)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

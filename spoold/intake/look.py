@@ -22,6 +22,7 @@ from spoold.intake.complete import (
     Writer,
     ask_writer,
     decide,
+    ends_as_json,
     ends_like_bundle,
     is_file,
     open_drop,
@@ -61,6 +62,10 @@ class Memory:
     """The fingerprint under which the content was read and did not prove itself."""
     reason: Reason | None = None
     """What the status file says, where intake has written one."""
+    owner: int = -1
+    """The user id that the file belongs to."""
+    seen_in: int = 0
+    """The number of the last scan that has seen it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +82,10 @@ class GoneError(Exception):
     """The drop is not there any more, or not a file any more: forget it quietly."""
 
 
+class NoFileError(Exception):
+    """What has a drop's name now is neither a regular file nor a link to one."""
+
+
 def look(
     path: bytes,
     found: Found,
@@ -89,6 +98,7 @@ def look(
 ) -> Looked:
     """Look at a drop; `memory` is brought up to date. Raises GoneError."""
     if found.link:
+        memory.owner = _status(path).st_uid
         return Looked(Take(Method.NO_WRITER), error=SpooldError(errors.DROP_SYMLINK))
     try:
         descriptor = open_drop(path)
@@ -100,12 +110,13 @@ def look(
         status = os.fstat(descriptor)
         if not is_file(status):
             raise GoneError
+        memory.owner = status.st_uid
         remember(memory, Fingerprint.of(status), now)
         writer = ask_writer(descriptor, believed=leases)
         reading, proven = None, False
         # A moved drop needs no proof, and one that may be written to cannot give one.
         if writer is Writer.NONE and not memory.moved and memory.unproven != memory.fingerprint:
-            reading, proven = _prove(descriptor, found.kind, status.st_size, settings, models)
+            reading, proven = _prove(descriptor, found, status.st_size, settings, models)
             memory.unproven = None if proven else memory.fingerprint
     except OSError as error:
         return _unreadable(path, error, memory, now, settings)
@@ -160,9 +171,14 @@ def interpret(content: bytes, models: Models, known: Reading | None = None) -> R
 
 
 def _prove(
-    descriptor: int, kind: NameKind, size: int, settings: IntakeSettings, models: Models
+    descriptor: int, found: Found, size: int, settings: IntakeSettings, models: Models
 ) -> tuple[Reading | None, bool]:
-    if kind is NameKind.BUNDLE:
+    if found.kind is NameKind.HANDLED:
+        if not found.name.endswith(b".json") or size > settings.max_request_bytes:
+            return None, False
+        content = read_content(descriptor, settings.max_request_bytes)
+        return None, content is not None and ends_as_json(content)
+    if found.kind is NameKind.BUNDLE:
         return None, size > settings.max_bundle_bytes or ends_like_bundle(descriptor, size)
     if size > settings.max_request_bytes:
         return None, True  # rejected, whatever else it holds
@@ -177,12 +193,18 @@ def _prove(
 def _unreadable(
     path: bytes, error: OSError, memory: Memory, now: float, settings: IntakeSettings
 ) -> Looked:
-    try:
-        remember(memory, Fingerprint.of(os.lstat(path)), now)
-    except FileNotFoundError:
-        raise GoneError from None
+    status = _status(path)
+    memory.owner = status.st_uid
+    remember(memory, Fingerprint.of(status), now)
     message = f"the daemon cannot read it: {error.strerror}"
     if now - memory.unchanged_since >= settings.incomplete_seconds:
         refusal = SpooldError(errors.DROP_UNREADABLE, message)
         return Looked(Take(Method.SETTLED), error=refusal)
     return Looked(Wait(Reason.UNREADABLE), message=message)
+
+
+def _status(path: bytes) -> os.stat_result:
+    try:
+        return os.lstat(path)
+    except FileNotFoundError:
+        raise GoneError from None

@@ -15,9 +15,8 @@ from typing import Final
 
 import structlog
 
-from spoold.file_systems import file_system_of
 from spoold.intake.complete import ignore_lease_signal
-from spoold.intake.inbox import Listing, list_inbox
+from spoold.intake.inbox import InboxLostError, Listing
 from spoold.intake.lock import IntakeLock
 from spoold.intake.request import Models
 from spoold.intake.scan import Scanner
@@ -35,7 +34,7 @@ from spoold.spool import Folder, Spool
 
 _SLICE_SECONDS: Final = 0.25  # how late a stop, or a name that was only linked, may be noticed
 _STANDBY_SECONDS: Final = 1.0
-_REARM_SECONDS: Final = 60.0
+_POLL_PAUSE: Final = 10  # times what a look costs: polling takes no more than a tenth of the time
 
 _log = structlog.get_logger()
 
@@ -57,7 +56,9 @@ class Intake:
         self._settings = settings
         self._inbox = os.fsencode(spool.folder(Folder.INBOX))
         self._lock = IntakeLock(spool.intake_lock)
-        self._watch = Watch(self._inbox)
+        self._watch = Watch(self._inbox, settings.file_system)
+        self._claimed = os.fsencode(spool.folder(Folder.CLAIMED))
+        self._folder: tuple[int, int] | None = None
         self._scanner = Scanner(spool, store, settings, models, self.metrics)
         self._stop = threading.Event()
         self._rearm_at = 0.0
@@ -80,6 +81,11 @@ class Intake:
         finally:
             self.close()
 
+    @property
+    def takes_drops(self) -> bool:
+        """Whether it is the spool's one intake now. From any thread."""
+        return self._lock.held
+
     def wake(self) -> None:
         """Look now. From any thread."""
         self._watch.wake.set()
@@ -101,18 +107,20 @@ class Intake:
     def _turn(self) -> ScanReport:
         # Before the listing: a hint that comes while it is made is for the next one.
         hints = self._watch.take()
+        self.metrics.overflows = self._watch.overflows
         if self._stands_by():
             self._next_look = time.monotonic() + _STANDBY_SECONDS
             return STANDING_BY
-        listing = self._list()
-        if listing is None:
+        try:
+            report = self._scanner.scan(self._list(), hints, self._stop)
+        except InboxLostError as error:
+            self._lost(error)
             self._next_look = time.monotonic() + self._settings.poll_seconds
             return ScanReport()
-        report = self._scanner.scan(listing, hints, self._stop)
         self._next_look = self._scanner.next_look
         if self.metrics.mode is WatchMode.POLLING:
-            poll_by = time.monotonic() + self._settings.poll_seconds
-            self._next_look = min(self._next_look, poll_by)
+            pause = max(self._settings.poll_seconds, _POLL_PAUSE * self.metrics.scan_seconds)
+            self._next_look = min(self._next_look, time.monotonic() + pause)
         return report
 
     def _stands_by(self) -> bool:
@@ -124,20 +132,44 @@ class Intake:
         self.metrics.standing_by = True
         return True
 
-    def _list(self) -> Listing | None:
-        """Arm the watch where that is due, then list; None where there is no inbox to be seen."""
+    def _list(self) -> Listing:
+        """Arm the watch where that is due, then list. Raises InboxLostError."""
         try:
-            if self.metrics.mode is None or not self._watch.sound() or self._rearm_due():
+            status = os.stat(self._inbox)
+            folder = (status.st_dev, status.st_ino)
+            if folder != self._folder:
+                self._scanner.forget_folder()
+                self._note_mount(status.st_dev)
+            if (
+                self.metrics.mode is None
+                or folder != self._folder
+                or not self._watch.sound()
+                or self._rearm_due()
+            ):
                 self._arm()
-            listing = list_inbox(self._inbox)
+            listing = Listing(self._inbox, self._settings.handlers)
         except OSError as error:
-            if not self.metrics.inbox_missing:
-                _log.error("intake.inbox_missing", error=str(error))
-            self.metrics.inbox_missing, self.metrics.mode = True, None
-            self._watch.disarm()
-            return None
+            raise InboxLostError(str(error)) from error
+        self._folder = folder
         self.metrics.inbox_missing = False
         return listing
+
+    def _lost(self, error: InboxLostError) -> None:
+        if not self.metrics.inbox_missing:
+            _log.error("intake.inbox_missing", error=str(error))
+        self.metrics.inbox_missing, self.metrics.mode = True, None
+        self._watch.disarm()
+
+    def _note_mount(self, device: int) -> None:
+        """Say so where something was mounted over the inbox: no drop can be renamed out of it."""
+        foreign = device != os.stat(self._claimed).st_dev
+        if foreign and not self.metrics.inbox_foreign:
+            _log.error(
+                "intake.inbox_foreign",
+                effect="drops cannot be moved out of another file system: they wait",
+                fix="unmount what is mounted over the inbox",
+            )
+        self.metrics.inbox_foreign = foreign
 
     def _rearm_due(self) -> bool:
         polling = self.metrics.mode is WatchMode.POLLING and not self._settings.polling
@@ -145,14 +177,19 @@ class Intake:
 
     def _arm(self) -> None:
         before = self.metrics.mode
-        mode = WatchMode.POLLING if self._settings.polling else self._watch.arm()
-        self._rearm_at = time.monotonic() + _REARM_SECONDS
+        if self._settings.polling:
+            mode, why = WatchMode.POLLING, "[intake] watch says so"
+        else:
+            mode = self._watch.arm()
+            why = self._watch.why
+        self._rearm_at = time.monotonic() + self._settings.rearm_seconds
         asked = self._settings.writer_check is WriterCheck.AUTO
-        leases = asked and file_system_of(self._inbox).leases
+        leases = asked and self._settings.file_system(self._inbox).leases
         self._scanner.believe_leases(leases)
-        self.metrics.mode = mode
+        self.metrics.mode, self.metrics.mode_reason = mode, why
         if mode is not before:
-            _log.info("intake.watching", mode=mode.value, asks_for_writers=leases)
+            say = _log.info if mode is WatchMode.EVENTS or self._settings.polling else _log.warning
+            say("intake.watching", mode=mode.value, asks_for_writers=leases, why=why or None)
 
     def _wait(self, until: float) -> None:
         while not self._stop.is_set():

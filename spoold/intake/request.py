@@ -31,7 +31,7 @@ class ParsedRequest:
     """A valid request: as it was dropped, and as its action's model reads it."""
 
     document: dict[str, Plain]
-    sha256: bytes  # of the canonical form
+    sha256: bytes  # of the canonical form without `signatures`
     envelope: Envelope
 
     def dedup_key(self, idempotency: Idempotency) -> bytes | None:
@@ -63,8 +63,10 @@ def parse(content: bytes, models: Models) -> ParsedRequest:
         raise SpooldError(errors.REQUEST_INVALID, f"it is {_kind(document)}, not an object")
     envelope, mistakes = _validate(document, models)
     canonical_form = b""
+    # Who has signed it makes it no other request.
+    unsigned = {key: value for key, value in document.items() if key != "signatures"}
     try:
-        canonical_form = canonical.encode(document)
+        canonical_form = canonical.encode(unsigned)
     except canonical.NotCanonicalError as error:
         found = _PATH.fullmatch(str(error))
         path, what = (found["path"], found["what"]) if found else ("", str(error))

@@ -9,7 +9,8 @@ import os
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Final, TypeVar, assert_never
@@ -18,11 +19,12 @@ import structlog
 
 from spoold.canonical import text
 from spoold.errors import SpooldError
-from spoold.intake.admit import Admitter, Candidate
+from spoold.intake.admit import UNMOVABLE, Admitter, Candidate
 from spoold.intake.complete import Incomplete, Rest, Take, Wait
 from spoold.intake.inbox import Found, Listing
 from spoold.intake.look import GoneError, Memory, look
 from spoold.intake.names import NameKind
+from spoold.intake.rate import Rate
 from spoold.intake.request import Models
 from spoold.intake.settings import FoundBy, IntakeMetrics, IntakeSettings, Reason, ScanReport
 from spoold.intake.statuses import Statuses
@@ -34,6 +36,8 @@ from spoold.status import Host
 _FIRST_BACK_OFF_SECONDS: Final = 0.25
 _MAX_BACK_OFF_SECONDS: Final = 5.0
 _MAX_STRAYS_TOLD: Final = 10_000
+# A backlog of 100,000 drops is not looked through for each one that may be taken.
+_RATE_LOOK_SECONDS: Final = 5.0
 
 _log = structlog.get_logger()
 _Result = TypeVar("_Result")
@@ -68,6 +72,12 @@ class Scanner:
         self._statuses = Statuses(spool, store, Host(settings.site, settings.host))
         self._admitter = Admitter(spool, store, self._statuses, settings, models, metrics)
         self._memories: dict[bytes, Memory] = {}
+        self._rate = Rate(
+            settings.max_drops_per_minute,
+            settings.max_drops_per_minute_per_owner,
+            time.monotonic(),
+        )
+        self._scan = 0
         self._strays_told: set[bytes] = set()
         self._leases = False
         # Away until proven otherwise: connecting, the first time too, begins with `reconcile`.
@@ -75,6 +85,8 @@ class Scanner:
         self._retry_at = 0.0
         self._back_off = 0.0
         self._reconcile_at = 0.0
+        self._disk_in_the_way = False
+        self._keep_up_at = 0.0
         self.next_look = 0.0
         """When time alone makes another scan worth while, on the monotonic clock."""
 
@@ -83,31 +95,49 @@ class Scanner:
         self._leases = self._admitter.leases = leases
 
     def scan(
-        self, listing: Listing, hints: Mapping[bytes, Hint], stop: threading.Event
+        self, listing: Listing, hints: MutableMapping[bytes, Hint], stop: threading.Event
     ) -> ScanReport:
-        """Work through a listing; ends early, between two batches, when `stop` is set."""
+        """Work through a listing; ends early, between two batches, when `stop` is set.
+
+        Hints are used up. Raises InboxLostError.
+        """
         started = time.monotonic()
+        self._scan += 1
         self.next_look = started + self._settings.rescan_seconds
         tally = _Tally()
-        self._note_strays(listing)
-        self._forget_vanished(listing)
-        if self._reach():
-            tally.admitted += self._ask(lambda: self._admitter.retry(time.monotonic()), 0)
-        for start in range(0, len(listing.drops), self._settings.batch_size):
+        self._keep_up(tally)
+        for part in listing.batches(self._settings.batch_size):
             if stop.is_set():
                 break
-            part = listing.drops[start : start + self._settings.batch_size]
             self._work_through(part, hints, tally)
+            # A long listing, or one that grows as fast as it is read, holds nothing else up.
+            if time.monotonic() >= self._keep_up_at:
+                self._keep_up(tally)
+            self._metrics.last_scan_at = time.time()
+        else:
+            self._forget_vanished()
+        self._note_strays(listing)
         if not self._away:
-            self._ask(self._statuses.finish_withdrawals, None)
+            with suppress(OSError):  # tried again after the next scan
+                self._ask(self._statuses.finish_withdrawals, None)
         return self._finish(listing, tally, started)
+
+    def forget_folder(self) -> None:
+        """Forget what was in the inbox, since another folder has its name now.
+
+        Vanishing is not deletion: what was said of those drops stays until they are seen again.
+        """
+        self._memories.clear()
 
     # --- one batch ------------------------------------------------------------------------------
 
     def _work_through(
-        self, part: Sequence[Found], hints: Mapping[bytes, Hint], tally: _Tally
+        self, part: Sequence[Found], hints: MutableMapping[bytes, Hint], tally: _Tally
     ) -> None:
         now = time.monotonic()
+        part = [found for found in part if not self._exceeds_rate(found.name, hints, now, tally)]
+        if not part:
+            return
         busy = self._admitter.held_names()
         if not self._away:
             busy |= self._ask(
@@ -115,7 +145,7 @@ class Scanner:
             )
         candidates: list[Candidate] = []
         for found in part:
-            memory = self._recall(found.name, hints.get(found.name), now)
+            memory = self._recall(found.name, hints.pop(found.name, None), now)
             if found.name in busy:
                 tally.name_busy += 1
                 if memory.moved or memory.reason:
@@ -155,14 +185,18 @@ class Scanner:
         obstacle = self._obstacle()
         if obstacle is not None:
             reason, message = obstacle
+            self._note_disk(reason, message)
             for candidate in candidates:
                 self._keep(candidate, reason, message, tally)
             return
-        claimed, refused = self._admitter.claim(candidates, now)
+        allowed = [each for each in candidates if self._within_rate(each, now, tally)]
+        claimed, refused = self._admitter.claim(allowed, now)
         for drop in claimed:
             self._memories.pop(drop.drop, None)
         for refusal in refused:
+            refusal.candidate.memory.reason = None  # its status said `queued` for a moment
             self._keep(refusal.candidate, refusal.reason, refusal.message, tally)
+        self._note_disk(*next(((each.reason, each.message) for each in refused), (None, "")))
         tally.claimed += len(claimed)
         # Bundles last: the sync of a large one takes its time, and a request need not wait for it.
         for bundles in (False, True):
@@ -170,16 +204,58 @@ class Scanner:
             if kind and not self._away:
                 tally.admitted += self._ask(partial(self._admitter.admit, kind, now), 0)
 
+    def _note_disk(self, reason: Reason | None, message: str) -> None:
+        """Say once that the spool's disk is in the way: there may be no writing of statuses."""
+        in_the_way = reason in {Reason.SPACE, Reason.DISK}
+        if in_the_way and not self._disk_in_the_way:
+            _log.error("intake.disk", reason=str(reason), error=message)
+        self._disk_in_the_way = in_the_way
+
     def _obstacle(self) -> tuple[Reason, str] | None:
         """Why nothing may be claimed now."""
         if self._away:
             return Reason.DATABASE_AWAY, ""
         space = os.statvfs(self._root)
+        # Asked before a claim is tried, which begins with a status.
+        if space.f_flag & os.ST_RDONLY:
+            return Reason.DISK, "the spool's file system can only be read"
+        if self._metrics.inbox_foreign:
+            return Reason.UNREADABLE, f"{UNMOVABLE}: something is mounted over it"
+        if not os.access(self._inbox, os.W_OK | os.X_OK, effective_ids=True):
+            return Reason.UNREADABLE, f"{UNMOVABLE}: the daemon may not write there"
         free = space.f_bavail * space.f_frsize
         if free < self._settings.min_free_bytes:
             floor = self._settings.min_free_bytes
             return Reason.SPACE, f"{free:,} bytes are free, [intake] min_free_bytes is {floor:,}"
         return None
+
+    def _exceeds_rate(
+        self, name: bytes, hints: Mapping[bytes, Hint], now: float, tally: _Tally
+    ) -> bool:
+        """Whether a drop waits for its turn still: then it is not even looked at."""
+        memory = self._memories.get(name)
+        if memory is None or memory.reason is not Reason.RATE or name in hints:
+            return False
+        seconds = self._rate.lacks(memory.owner, now)
+        if seconds:
+            memory.seen_in = self._scan
+            tally.waiting[Reason.RATE] += 1
+            self._look_by(now + max(seconds, _RATE_LOOK_SECONDS))
+        return seconds > 0
+
+    def _within_rate(self, candidate: Candidate, now: float, tally: _Tally) -> bool:
+        """Whether a drop may be taken now; it counts as taken then, else it is kept."""
+        owner = candidate.memory.owner
+        seconds = self._rate.take(owner, now)
+        if seconds:
+            limits = self._settings
+            message = (
+                f"in a minute so many are taken: {limits.max_drops_per_minute or 'any number'} in "
+                f"all, {limits.max_drops_per_minute_per_owner or 'any number'} of user {owner}"
+            )
+            self._look_by(now + max(seconds, _RATE_LOOK_SECONDS))
+            self._keep(candidate, Reason.RATE, message, tally)
+        return not seconds
 
     def _keep(self, candidate: Candidate, reason: Reason, message: str, tally: _Tally) -> None:
         self._memories[candidate.found.name] = candidate.memory
@@ -214,7 +290,14 @@ class Scanner:
         memory = self._memories.get(name)
         if memory is None:
             found_by = FoundBy.SCAN if hint is None else FoundBy.EVENT
-            return Memory(found_by, hint is Hint.MOVED, first_seen=now, unchanged_since=now)
+            return Memory(
+                found_by,
+                hint is Hint.MOVED,
+                first_seen=now,
+                unchanged_since=now,
+                seen_in=self._scan,
+            )
+        memory.seen_in = self._scan
         if hint is not None:
             memory.moved = hint is Hint.MOVED
         return memory
@@ -224,20 +307,28 @@ class Scanner:
         if memory.reason is not None:
             self._statuses.withdraw(name)
 
-    def _forget_vanished(self, listing: Listing) -> None:
-        if not self._memories:
-            return
-        names = {found.name for found in listing.drops}
-        for name in self._memories.keys() - names:
-            self._forget(name, self._memories[name])
+    def _forget_vanished(self) -> None:
+        vanished = [
+            (name, memory)
+            for name, memory in self._memories.items()
+            if memory.seen_in != self._scan
+        ]
+        for name, memory in vanished:
+            self._forget(name, memory)
 
     def _note_strays(self, listing: Listing) -> None:
-        for name in listing.strays:
+        for name in listing.stray_names:
             if name not in self._strays_told and len(self._strays_told) < _MAX_STRAYS_TOLD:
                 self._strays_told.add(name)
                 _log.warning("intake.stray", name=text(name))
 
     # --- the database, and the end of a scan ----------------------------------------------------
+
+    def _keep_up(self, tally: _Tally) -> None:
+        """Look after what is claimed already."""
+        if self._reach():
+            tally.admitted += self._ask(lambda: self._admitter.retry(time.monotonic()), 0)
+        self._keep_up_at = time.monotonic() + self._settings.poll_seconds
 
     def _reach(self) -> bool:
         """Whether the database is there; `claimed/` is compared with it when due or when back."""
@@ -289,14 +380,15 @@ class Scanner:
             if claimed.reason is not None:
                 waiting[claimed.reason] += 1
         metrics = self._metrics
-        metrics.strays = len(listing.strays)
+        metrics.strays = listing.strays
         metrics.unfinished = listing.unfinished
         metrics.waiting = {reason.value: waiting[reason] for reason in Reason}
         metrics.last_scan_at = time.time()
+        metrics.scan_seconds = ended - started
         if tally.admitted:
             _log.info("intake.admitted", jobs=tally.admitted, seconds=round(ended - started, 3))
         return ScanReport(
-            drops=len(listing.drops),
+            drops=listing.drops,
             claimed=tally.claimed,
             admitted=tally.admitted,
             settling=tally.settling,

@@ -1,8 +1,14 @@
 """What the intake is told and what it tells: its settings, its counters, the result of a scan."""
 
 import enum
+import os
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
+
+from spoold.file_systems import FileSystem, file_system_of
+from spoold.handlers import NO_HANDLERS, Handlers
+from spoold.trust import Trust, nobody
 
 
 class WriterCheck(enum.StrEnum):
@@ -48,6 +54,9 @@ class Reason(enum.StrEnum):
     UNREADABLE = "unreadable"
     DATABASE_AWAY = "database-away"
     SPACE = "space"
+    DISK = "disk"
+    RATE = "rate"
+    TRUST_STORE = "trust-store"
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,12 +73,23 @@ class IntakeSettings:
     max_request_bytes: int = 1024**2
     max_bundle_bytes: int = 1024**4
     min_free_bytes: int = 1024**3
+    max_drops_per_minute: int = 0
+    max_drops_per_minute_per_owner: int = 0
     max_attempts: int = 5
     timeout_seconds: int = 21600
+    require_signed: bool = False
+    """Whether every request must be signed; one that is signed is checked anyway."""
+    trust: Callable[[], Trust] = nobody
+    """The keys that are believed now; raises key-unusable."""
+    handlers: Handlers = NO_HANDLERS
     polling: bool = False
     """Look at the inbox in intervals even where events would work."""
+    file_system: Callable[[str | bytes | os.PathLike[str]], FileSystem] = file_system_of
+    """How it is known what a folder lies on; raises OSError."""
     batch_size: int = 250
     poll_seconds: float = 1.0
+    rearm_seconds: float = 60.0
+    """How often events are tried again where they could not be had."""
     reconcile_seconds: float = 60.0
     patience_seconds: float = 1.0
     """Open for writing for less than this, a file is just being copied: no status tells of it."""
@@ -88,14 +108,24 @@ class IntakeMetrics:
     """Turns of the loop; one that only stands by for another intake counts too."""
     errors: int = 0
     """Unexpected failures; each is in the log."""
+    methods: dict[str, int] = field(default_factory=lambda: {way.value: 0 for way in Method})
+    """Claimed drops by how they were known to be complete."""
     strays: int = 0
     unfinished: int = 0
     waiting: dict[str, int] = field(default_factory=lambda: {reason.value: 0 for reason in Reason})
     mode: WatchMode | None = None
+    mode_reason: str = ""
+    """Why there are no events, where there are none."""
+    overflows: int = 0
+    """How often the kernel dropped events; what they would have told was found by scans."""
     standing_by: bool = False
     inbox_missing: bool = False
+    inbox_foreign: bool = False
+    """Something is mounted over the inbox: drops cannot be moved out of it."""
     last_scan_at: float = 0.0
-    """Unix time of the end of the last scan; 0 before the first."""
+    """Unix time at which the last scan ended, or a long one came along; 0 before the first."""
+    scan_seconds: float = 0.0
+    """What the last scan took; of one that found nothing new, what polling costs each time."""
 
 
 @dataclass(frozen=True, slots=True)

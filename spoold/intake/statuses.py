@@ -7,7 +7,6 @@ Crash: a `queued` or `waiting` status may stand for a job that never was; the ne
 replaces it.
 """
 
-import base64
 import json
 import os
 import re
@@ -15,7 +14,7 @@ import uuid
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
+from datetime import datetime
 from typing import Final
 
 from spoold import errors
@@ -25,13 +24,16 @@ from spoold.intake.settings import FoundBy, Method, Reason
 from spoold.queue.job import State
 from spoold.queue.store import Store
 from spoold.spool import Folder, Spool, replace_content, sync_folder
-from spoold.status import WAITING, Host, Status, status_name
+from spoold.status import WAITING, Host, Status, status_name, true_name
 
 _CODES: Final[Mapping[Reason, Code | None]] = {
     Reason.WRITER_OPEN: None,  # nothing is wrong yet
     Reason.UNREADABLE: errors.DROP_UNREADABLE,
     Reason.DATABASE_AWAY: errors.DATABASE_AWAY,
     Reason.SPACE: errors.NO_SPACE,
+    Reason.DISK: errors.DISK_ERROR,
+    Reason.RATE: errors.TOO_MANY_DROPS,
+    Reason.TRUST_STORE: errors.KEY_UNUSABLE,
 }
 
 # Names that stand in JSON as they are.
@@ -55,7 +57,8 @@ class Statuses:
     def __init__(self, spool: Spool, store: Store, host: Host) -> None:
         self._root = spool.root
         self._folder = os.fsencode(spool.folder(Folder.STATUS))
-        self._temporary = spool.folder(Folder.CLAIMED) / ".status.tmp"
+        # Text, not a Path: it is used for every drop of a burst.
+        self._temporary = os.fspath(spool.folder(Folder.CLAIMED) / ".status.tmp")
         self._store = store
         self._host = host
         self._withdrawn: set[bytes] = set()
@@ -89,6 +92,19 @@ class Statuses:
             template = self._templates[kind] = (before, between, after)
         before, between, after = template
         return b'%s"%s"%s"%s"%s' % (before, drop, between, str(job_id).encode(), after)
+
+    def scheduled(
+        self,
+        drop: bytes,
+        job_id: uuid.UUID,
+        intake: Mapping[str, Json],
+        when: datetime,
+        *,
+        durable: bool = False,
+    ) -> None:
+        """Say that a drop is on its way into the queue, where it is not due yet. Raises OSError."""
+        status = Status(drop, State.SCHEDULED, job_id=job_id, next_attempt_at=when, intake=intake)
+        self._write(drop, status.live(self._host), durable=durable)
 
     def waiting(
         self,
@@ -164,14 +180,13 @@ class Statuses:
             with open(beside, "rb") as file:
                 if file.read(len(document) + 1) != document:
                     return False
-            temporary = os.fspath(self._temporary)
             with suppress(FileNotFoundError):
-                os.unlink(temporary)
-            os.link(beside, temporary, follow_symlinks=False)
-            os.rename(temporary, path)
+                os.unlink(self._temporary)
+            os.link(beside, self._temporary, follow_symlinks=False)
+            os.rename(self._temporary, path)
             # Renaming one name of an inode onto another does nothing at all: rename(2).
             with suppress(FileNotFoundError):
-                os.unlink(temporary)
+                os.unlink(self._temporary)
         except (OSError, ValueError, KeyError, TypeError):
             return False
         return True
@@ -181,15 +196,6 @@ class Statuses:
 
     def _write(self, drop: bytes, content: bytes, *, durable: bool = False) -> None:
         self._withdrawn.discard(drop)  # another drop of that name has come
-        path = Path(self._path(drop))
-        replace_content(path, content, self._temporary, durable=durable)
+        replace_content(self._path(drop), content, self._temporary, durable=durable)
         if durable:
-            sync_folder(path.parent)
-
-
-def true_name(document: Mapping[str, Json]) -> bytes:
-    """The raw name of the drop that a status document speaks of."""
-    encoded = document.get("drop_b64")
-    if isinstance(encoded, str):
-        return base64.b64decode(encoded, validate=True)
-    return str(document["drop"]).encode()
+            sync_folder(os.fsdecode(self._folder))

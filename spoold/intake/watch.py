@@ -5,12 +5,15 @@ lost or doubled. watchdog's reader of the inotify descriptor is used directly: i
 every event through two more threads and hold each rename for half a second behind our own claims,
 which cost 200 microseconds a drop against 50 (measured). The mask leaves our own renames out.
 
-Where there are no events (network file systems, inotify limits used up) `arm` says POLLING.
+Where there are no events (network file systems, inotify limits used up, a file of our own that
+nobody told of) `arm` says POLLING, and `why`.
 """
 
 import enum
 import os
 import threading
+from collections.abc import Callable
+from contextlib import suppress
 from typing import Final
 
 import structlog
@@ -23,10 +26,11 @@ from watchdog.observers.inotify_c import (
     WatchDescriptor,
 )
 
-from spoold.file_systems import file_system_of
+from spoold.file_systems import FileSystem, file_system_of
 from spoold.intake.settings import WatchMode
 
-_MAX_HINTS: Final = 200_000
+_MAX_HINTS: Final = 50_000  # some 10 MB; a name without a hint is found by the scan all the same
+_TOUCH_SECONDS: Final = 2.0  # an event takes a millisecond; a machine that is busy, more
 _MASK: Final = Mask(
     InotifyConstants.IN_MOVED_TO
     | InotifyConstants.IN_CLOSE_WRITE
@@ -50,20 +54,34 @@ class Hint(enum.Enum):
 class Watch:
     """A watch on one folder. `wake` is set when a scan is worth while; any thread may set it."""
 
-    def __init__(self, folder: bytes) -> None:
+    def __init__(
+        self,
+        folder: bytes,
+        file_system: Callable[[str | bytes | os.PathLike[str]], FileSystem] = file_system_of,
+    ) -> None:
         self._folder = folder
+        self._file_system = file_system
+        self._touch = b".touch.%d.event.tmp" % os.getpid()
+        self._touched = threading.Event()
         self._lock = threading.Lock()
         self._hints: dict[bytes, Hint] = {}
         self._reader: InotifyFD | None = None
         self._inode: tuple[int, int] | None = None
         self._broken = False
         self.wake = threading.Event()
+        self.why = ""
+        """Why the last `arm` said POLLING."""
+        self.overflows = 0
+        """How often the kernel has dropped events."""
 
     def arm(self) -> WatchMode:
         """Begin to watch; do this before the first listing. Raises OSError for a missing folder."""
         self.disarm()
+        self.why = ""
         status = os.stat(self._folder)
-        if file_system_of(self._folder).network:
+        kind = self._file_system(self._folder)
+        if kind.network:
+            self.why = f"{kind.name} does not tell what other hosts do"
             return WatchMode.POLLING
         reader: InotifyFD | None = None
         try:
@@ -71,12 +89,18 @@ class Watch:
             reader.start()
             reader.add_callback(self._folder, _MASK, self, CallbackId(id(self)))
         except OSError as error:  # limits of inotify(7), mostly
-            _log.warning("intake.no_events", error=str(error), mode=WatchMode.POLLING.value)
+            self.why = (
+                f"{error.strerror or error}: raise fs.inotify.max_user_instances and _watches"
+            )
             if reader is not None:
                 reader.stop()
             return WatchMode.POLLING
         self._reader = reader
         self._inode = (status.st_dev, status.st_ino)
+        if not self._tells():
+            self.disarm()
+            self.why = f"{kind.name} tells of no file that is made there"
+            return WatchMode.POLLING
         return WatchMode.EVENTS
 
     def disarm(self) -> None:
@@ -86,6 +110,18 @@ class Watch:
             reader.stop()
             reader.join()
         self._inode, self._broken = None, False
+
+    def _tells(self) -> bool:
+        """Whether an event comes of a file that we make; where we cannot make one, believe it."""
+        path = os.path.join(self._folder, self._touch)
+        self._touched.clear()
+        try:
+            with suppress(FileExistsError):
+                os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+            os.unlink(path)
+        except OSError:  # full, or read-only
+            return True
+        return self._touched.wait(_TOUCH_SECONDS)
 
     def sound(self) -> bool:
         """Whether an armed watch still sees the folder that has this name now."""
@@ -109,6 +145,9 @@ class Watch:
 
     def on_event(self, event: InotifyEvent) -> None:
         """Note what happened to a name."""
+        if event.name == self._touch:
+            self._touched.set()
+            return
         if event.is_moved_to:
             hint = Hint.MOVED
         elif event.is_close_write:
@@ -134,6 +173,7 @@ class Watch:
 
     def on_queue_overflow(self) -> None:
         """Look again: the kernel dropped events."""
+        self.overflows += 1
         self.wake.set()
 
     def pending(self) -> bool:

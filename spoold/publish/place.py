@@ -1,12 +1,12 @@
-"""Steps (3) to (6): the moves of a publication on the disk, each done once however often tried."""
+"""Steps (3) to (6): the moves of a publication, each done once however often it is tried."""
 
 import os
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from spoold import errors, spool
+from spoold import errors, points, spool
 from spoold.errors import SpooldError
 from spoold.publish.plan import DROP, STATUS, STATUS_FILE, Planner, shown, target_path
 from spoold.queue.job import Job, Move
@@ -29,7 +29,7 @@ class Placement:
     def first_foreign(self) -> Move | None:
         """The first move still to be made whose target somebody else has taken.
 
-        Beneath `restored/` no other name will do: there `place` says so, and is tried again.
+        Beneath `restored/` no other name will do: there step (3) says so, and is tried again.
         """
         for move in self.moves:
             if (
@@ -46,26 +46,76 @@ class Placement:
             if move.role in roles and _inode(self._target(move)) == move.inode:
                 spool.rename_new(self._target(move), self._source(move))
 
-    def place(self) -> None:
-        """Steps (3) to (6). Raises publish-lost or an OSError; all of it can be tried again."""
-        answered = self.answered()
-        files = [move for move in self.moves if move.role != STATUS]
-        for move in files:
-            self._place(move, answered=answered)
-        for folder in sorted({move.folder for move in files}):
-            spool.sync_folder(self.tree.root / folder)
-        if files:
-            spool.sync_folder(self.tree.folder(Folder.CLAIMED))
-        for move in self.moves:
-            if move.role == STATUS:
-                self._place_status(move, answered=answered)
-                self._link_status(move)
+    def place_results(self) -> set[Path]:
+        """Step (3); returns the folders to sync. Raises publish-lost or an OSError."""
+        return self._place_all([move for move in self.moves if move.role not in {DROP, STATUS}])
+
+    def place_drop(self) -> set[Path]:
+        """Step (4)."""
+        folders = self._place_all([move for move in self.moves if move.role == DROP])
+        return {self.tree.folder(Folder.CLAIMED), *folders} if folders else folders
+
+    def place_status(self) -> set[Path]:
+        """Step (5). The row has the document, so that it can always be written again."""
+        [move] = [move for move in self.moves if move.role == STATUS]
+        # Where it stands already, whoever put it there may not have come to the sync.
+        if not self.answered() and _inode(self._target(move)) != move.inode:
+            if not (self.scratch / STATUS_FILE).exists():
+                Planner.write_status(self.scratch, self.document)
+            try:
+                spool.rename_new(self._source(move), self._target(move))
+            except FileExistsError as error:
+                if not self._is_document(self._target(move)):  # else an earlier redo's: it will do
+                    raise _taken(move) from error
+        return {self.tree.root / move.folder}
+
+    def link_status(self) -> set[Path]:
+        """Step (6), by way of scratch: a rename replaces, and a zombie has no scratch."""
+        [move] = [move for move in self.moves if move.role == STATUS]
+        link = self.scratch / _LINK_FILE
+        with suppress(FileNotFoundError):
+            link.unlink()
+        with suppress(FileNotFoundError):  # a consumer was quick
+            os.link(self._target(move), os.fsencode(link), follow_symlinks=False)
+        # What somebody else has put there since is nobody's answer. (Its inode would not tell: that
+        # of a removed file is given to the next.)
+        if not self._is_document(os.fsencode(link)):
+            spool.replace_content(link, self.document, self.scratch / "link.tmp", durable=True)
+        points.reached("publish.6.linked")
+        os.rename(os.fsencode(link), self._answer())
+        with suppress(FileNotFoundError):  # rename(2) does nothing where both are one inode
+            link.unlink()
+        with suppress(OSError):  # empty by now: whoever sees the answer finds no scratch
+            self.scratch.rmdir()
+        return {self.tree.folder(Folder.STATUS)}
 
     def answered(self) -> bool:
         """Whether this very answer stands under `status/`: then a consumer may have been quick."""
+        return self._is_document(self._answer())
+
+    def _is_document(self, path: bytes) -> bool:
         with suppress(OSError):
-            return Path(os.fsdecode(self._answer())).read_bytes() == self.document
+            return Path(os.fsdecode(path)).read_bytes() == self.document
         return False
+
+    def as_found(self) -> tuple[Move, ...]:
+        """The moves with the inodes that their files have now: those of a copied tree are new."""
+        return tuple(map(self._as_found, self.moves))
+
+    def _as_found(self, move: Move) -> Move:
+        # Not moved yet: what stands at the target is a stranger's.
+        for path in (self._source(move), self._target(move)):
+            with suppress(OSError):
+                status = os.lstat(path)
+                return replace(move, device=status.st_dev, inode=status.st_ino)
+        return move
+
+    def _place_all(self, moves: Sequence[Move]) -> set[Path]:
+        if moves:
+            answered = self.answered()
+            for move in moves:
+                self._place(move, answered=answered)
+        return {self.tree.root / move.folder for move in moves}
 
     def _place(self, move: Move, *, answered: bool) -> None:
         target = self._target(move)
@@ -86,11 +136,7 @@ class Placement:
                     errors.PUBLISH_LOST, f"{shown(move.folder, move.name)} is nowhere to be found"
                 ) from error
         except FileExistsError as error:
-            raise SpooldError(
-                errors.PUBLISH_LOST,
-                f"somebody else put {shown(move.folder, move.name)} there",
-                hint="move it away; the job goes on by itself",
-            ) from error
+            raise _taken(move) from error
 
     def _make_restored_folder(self, move: Move) -> None:
         """`restored/<site>/`. Any other folder that is missing may be a mount that is gone."""
@@ -98,32 +144,6 @@ class Placement:
         if folder.parent == self.tree.folder(Folder.RESTORED) and not folder.is_dir():
             folder.mkdir(mode=0o755)
             spool.sync_folder(folder.parent)
-
-    def _place_status(self, move: Move, *, answered: bool) -> None:
-        """Step (5). The row has the document, so that it can always be written again."""
-        if answered or _inode(self._target(move)) == move.inode:
-            return
-        if not (self.scratch / STATUS_FILE).exists():
-            Planner.write_status(self.scratch, self.document)
-        with suppress(FileExistsError):  # written again by an earlier redo: the same bytes
-            spool.rename_new(self._source(move), self._target(move))
-        spool.sync_folder(self.tree.root / move.folder)
-
-    def _link_status(self, move: Move) -> None:
-        """Step (6), by way of scratch: a rename replaces, and a zombie has no scratch."""
-        link = self.scratch / _LINK_FILE
-        with suppress(FileNotFoundError):
-            link.unlink()
-        try:
-            os.link(self._target(move), os.fsencode(link), follow_symlinks=False)
-        except FileNotFoundError:  # a consumer was quick
-            spool.replace_content(link, self.document, self.scratch / "link.tmp", durable=True)
-        os.rename(os.fsencode(link), self._answer())
-        with suppress(FileNotFoundError):  # rename(2) does nothing where both are one inode
-            link.unlink()
-        with suppress(OSError):  # empty by now: whoever sees the answer finds no scratch
-            self.scratch.rmdir()
-        spool.sync_folder(self.tree.folder(Folder.STATUS))
 
     def _answer(self) -> bytes:
         return target_path(self.tree, Folder.STATUS, status_name(self.job.drop_name))
@@ -135,7 +155,15 @@ class Placement:
         if move.role == DROP:
             name = claimed_name(self.job.id, self.job.drop_name)
             return target_path(self.tree, Folder.CLAIMED, name)
-        return os.fsencode(self.scratch / move.source)
+        return b"%s/%s" % (os.fsencode(self.scratch), os.fsencode(move.source))
+
+
+def _taken(move: Move) -> SpooldError:
+    return SpooldError(
+        errors.PUBLISH_LOST,
+        f"somebody else put {shown(move.folder, move.name)} there",
+        hint="move it away; the job goes on by itself",
+    )
 
 
 def _inode(path: bytes) -> int | None:

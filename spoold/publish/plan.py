@@ -1,4 +1,4 @@
-"""Step (1): choose names that are free, sign the final document with them, make both durable."""
+"""Step (1): choose names that are free, and sign the final document with them."""
 
 import os
 from collections.abc import Collection, Mapping, Sequence
@@ -29,6 +29,8 @@ LOG_FILE: Final = "log"
 STATUS_FILE: Final = "status"
 """The signed final document in scratch."""
 
+_STATUS_TEMPORARY: Final = "status.tmp"
+
 DROP: Final = "drop"
 LOG: Final = "log"
 STATUS: Final = "status"
@@ -43,7 +45,7 @@ Name = tuple[str, bytes]
 
 @dataclass(frozen=True, slots=True)
 class Made:
-    """A file or folder in scratch that an attempt made, complete and fsynced.
+    """A file or folder in scratch that an attempt made, complete; a folder is fsynced as well.
 
     `folder` is where it is published, relative to the spool; `role` its key in `files`.
     """
@@ -107,7 +109,8 @@ class Planner:
     ) -> Publication:
         """The publication of a job that ends so; `taken` are names known to belong to others.
 
-        A move's `source` is its name in scratch; that of the drop is empty, since its name in
+        The signed document is in scratch then, not synced: that is done for a batch at once. A
+        move's `source` is its name in scratch; that of the drop is empty, since its name in
         `claimed/` follows from the job.
         """
         for one in made:
@@ -116,29 +119,29 @@ class Planner:
             _move(one.role, scratch / one.source, one.source, self._free(job, one, taken))
             for one in made
         ]
-        drop = self._free_drop(job, ending.folder, (scratch / LOG_FILE).exists(), taken)
-        claimed = self.tree.folder(Folder.CLAIMED) / os.fsdecode(
-            claimed_name(job.id, job.drop_name)
-        )
+        has_log = (scratch / LOG_FILE).exists()
+        drop = self._free_drop(job, ending.folder, taken, has_log=has_log)
+        claimed = target_path(self.tree, Folder.CLAIMED, claimed_name(job.id, job.drop_name))
         with suppress(FileNotFoundError):  # then the ending says `drop-missing`
             moves.append(_move(DROP, claimed, "", (ending.folder, drop)))
-        if (scratch / LOG_FILE).exists():
+        if has_log:
             name = (ending.folder, log_name(drop))
             moves.append(_move(LOG, scratch / LOG_FILE, LOG_FILE, name))
+        status = Status.of(job, ending.state)
         document = replace(
-            Status.of(job, ending.state),
+            status,
             finished_at=datetime.now(UTC),
             progress=progress or job.progress,
             result=ending.result,
             error=ending.error,
-            warnings=ending.warnings,
+            warnings=[*status.warnings, *ending.warnings],
             files=_files(moves),
         ).document(self.host)
         content = sign_document(document, self.signer)
-        self.write_status(scratch, content)
+        (scratch / STATUS_FILE).write_bytes(content)  # nobody looks for it until its row says so
+        (scratch / STATUS_FILE).chmod(0o644)
         answer = (ending.folder, status_name(drop))
         moves.append(_move(STATUS, scratch / STATUS_FILE, STATUS_FILE, answer))
-        spool.sync_folder(scratch)
         return Publication(
             outcome=ending.outcome(),
             final_document=content,
@@ -180,7 +183,8 @@ class Planner:
     @staticmethod
     def write_status(scratch: Path, content: bytes) -> None:
         """Write the final document into scratch, durably."""
-        spool.replace_content(scratch / STATUS_FILE, content, scratch / "status.tmp", durable=True)
+        temporary = scratch / _STATUS_TEMPORARY
+        spool.replace_content(scratch / STATUS_FILE, content, temporary, durable=True)
         spool.sync_folder(scratch)
 
     def _let_droppers_read(self, path: Path) -> None:
@@ -201,7 +205,9 @@ class Planner:
             name = suffixed_name(name, job.short_id)
         return made.folder, name
 
-    def _free_drop(self, job: Job, folder: Folder, has_log: bool, taken: Collection[Name]) -> bytes:
+    def _free_drop(
+        self, job: Job, folder: Folder, taken: Collection[Name], *, has_log: bool
+    ) -> bytes:
         drop = job.drop_name
         together = [drop, status_name(drop), *([log_name(drop)] if has_log else [])]
         if any(self._is_taken(folder, name, taken) for name in together):
@@ -219,7 +225,8 @@ def log_name(drop: bytes) -> bytes:
 
 def target_path(tree: Spool, folder: str, name: bytes) -> bytes:
     """The absolute path of a published name."""
-    return os.fsencode(tree.root / folder) + b"/" + name
+    # Joined by hand: some twenty paths a job, and pathlib takes its time.
+    return b"%s/%s/%s" % (os.fsencode(tree.root), folder.encode(), name)
 
 
 def shown(folder: str, name: bytes) -> str:
@@ -227,8 +234,8 @@ def shown(folder: str, name: bytes) -> str:
     return f"{folder}/{show_name(name)[0]}"
 
 
-def _move(role: str, path: Path, source: str, name: Name) -> Move:
-    found = path.lstat()
+def _move(role: str, path: Path | bytes, source: str, name: Name) -> Move:
+    found = os.lstat(path)
     return Move(role, source, str(name[0]), name[1], found.st_dev, found.st_ino, found.st_size)
 
 

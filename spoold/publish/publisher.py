@@ -1,26 +1,90 @@
-"""Publishing as one story: plan, record, place, finish; and taking it up again after a crash."""
+"""Publishing as one story: plan, record, place, finish; and taking it up again after a crash.
+
+Jobs that are ready at the same time go through the steps together, and share their commits and
+fsyncs; what stands in the way of one stops no other.
+"""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Final
 
-from spoold import canonical, errors
+from spoold import canonical, errors, points, spool
 from spoold.canonical import Document
 from spoold.errors import SpooldError
+from spoold.publish import standing
 from spoold.publish.place import Placement
-from spoold.publish.plan import TOGETHER, Ending, Made, Name, Planner, shown, target_path
+from spoold.publish.plan import (
+    LOG_FILE,
+    STATUS_FILE,
+    TOGETHER,
+    Ending,
+    Made,
+    Name,
+    Planner,
+    shown,
+    target_path,
+)
 from spoold.queue.job import Begun, Claim, Job, Publication, State
 from spoold.queue.patience import patiently
 from spoold.queue.rows import error_document
 from spoold.queue.store import Store
 from spoold.spool import Folder, Spool
-from spoold.status import TYPE as STATUS_TYPE
-from spoold.status import Host, claimed_name, status_name
-from spoold.trust import Role, Signer, Trust
+from spoold.status import Host
+from spoold.trust import Signer
+
+_FSYNC_EACH: Final = 3  # so many jobs are fsynced file by file; of more, the file system is at once
+
+
+@dataclass(slots=True)
+class Ready:
+    """A claimed job whose ending is known, and what became of it once it was published.
+
+    Neither `published` nor `error`: the claim was lost.
+    """
+
+    claim: Claim
+    scratch: Path
+    ending: Ending
+    made: Sequence[Made] = ()
+    progress: Document | None = None
+    published: bool = False
+    error: SpooldError | None = None
+    """What stands in the way: to be tried again."""
+    publication: Publication | None = None
+    """What its row records, once it does."""
+    placement: Placement | None = None
+    taken: set[Name] = field(default_factory=set)
+    """Names found to belong to others."""
+    folders: set[Path] = field(default_factory=set)
+    """Folders that it has changed since they were synced."""
+    lost: bool = False
+
+    @property
+    def going(self) -> bool:
+        """Whether there is a next step for it."""
+        return self.error is None and not self.lost
+
+    @property
+    def answered(self) -> bool:
+        """Whether its final status stands under `status/` already."""
+        return self.placement is not None and self.placement.answered()
+
+    @contextmanager
+    def guarded(self) -> Iterator[None]:
+        """What goes wrong inside is this job's trouble alone."""
+        try:
+            yield
+        except SpooldError as error:
+            self.error = error
+        except OSError as error:
+            self.error = errors.of_os_error(error)
 
 
 class Publisher:
-    """Publishes the jobs of one spool. `publish` and `resume` return False for a lost claim."""
+    """Publishes the jobs of one spool. For one thread."""
 
     def __init__(self, tree: Spool, store: Store, host: Host, signer: Signer) -> None:
         self._tree = tree
@@ -28,76 +92,155 @@ class Publisher:
         self._signer = signer
         self._planner = Planner(tree, host, signer)
 
-    def publish(
-        self,
-        claim: Claim,
-        scratch: Path,
-        ending: Ending,
-        made: Sequence[Made] = (),
-        progress: Document | None = None,
-    ) -> bool:
-        """Steps (1) to (7) for a job whose ending is known and not recorded yet."""
-        publication = self._standing_final(claim.job)
-        if publication is not None:
-            return self._begin(claim, publication) is Begun.BEGUN and self._finish(claim)
-        taken: set[Name] = set()
-        while True:
-            problem = self._restored_problem(claim.job, made, ending.result)
-            if problem is not None:
-                ending, made = Ending(State.FAILED, error=error_document(problem)), ()
-            publication = self._planner.plan(claim.job, scratch, ending, made, progress, taken)
-            match self._begin(claim, publication):
-                case Begun.BEGUN:
-                    return self._carry_out(claim, scratch, publication)
-                case Begun.LOST:
-                    return False
-                case Begun.NAME_TAKEN:
-                    others = self._names_of_others(claim.job, publication)
-                    assert not others <= taken, "a name with the job's own digits is taken"
-                    taken |= others
+    def publish(self, batch: Sequence[Ready]) -> None:
+        """Take jobs through steps (1) to (7), each from where its row says that it stands."""
+        for ready in batch:
+            with ready.guarded():
+                ready.publication = self._recorded(ready.claim.job)
+        self._record([ready for ready in batch if ready.going and ready.publication is None])
+        points.reached("publish.2")
+        jobs = [ready for ready in batch if ready.going]
+        for ready in jobs:
+            with ready.guarded():
+                self._make_room(ready)
+        self._step(jobs, Placement.place_results, "publish.3")
+        self._step(jobs, Placement.place_drop, "publish.4", sync=True)
+        self._step(jobs, Placement.place_status, "publish.5", sync=True)
+        self._step(jobs, Placement.link_status, "publish.6", sync=True)
+        self._finish([ready for ready in jobs if ready.going])
+        points.reached("publish.7")
 
-    def resume(self, claim: Claim, scratch: Path) -> bool:
-        """Steps (3) to (7) for a job whose row holds its final document."""
-        job = claim.job
-        assert job.final_document is not None
-        assert job.outcome is not None
-        names = tuple((move.folder, move.name) for move in job.sources)
-        publication = Publication(job.outcome, job.final_document, job.sources, names)
-        return self._carry_out(claim, scratch, publication)
+    # --- (1) and (2) ----------------------------------------------------------------------------
 
-    def _begin(self, claim: Claim, publication: Publication) -> Begun:
-        """Step (2)."""
-        if claim.job.state is State.PUBLISHING:  # rejected, cancelled, used up: no document yet
-            return patiently(self._store.amend_publishing, claim, publication)
-        return patiently(self._store.begin_publishing, claim, publication)
+    def _record(self, batch: Sequence[Ready]) -> None:
+        """Plan, sync and commit; again with other names for those whose names are taken."""
+        while batch:
+            planned: list[tuple[Ready, Publication]] = []
+            for ready in batch:
+                with ready.guarded():
+                    planned.append((ready, self._plan(ready)))
+            self._sync_scratch([ready for ready, _ in planned])
+            points.reached("publish.1")
+            planned = [(ready, publication) for ready, publication in planned if ready.going]
+            batch = []
+            for (ready, publication), begun in zip(planned, self._begin(planned), strict=True):
+                match begun:
+                    case Begun.BEGUN:
+                        ready.publication = publication
+                    case Begun.LOST:
+                        ready.lost = True
+                    case Begun.NAME_TAKEN:
+                        others = self._names_of_others(ready.claim.job, publication)
+                        assert not others <= ready.taken, "a name with the job's digits is taken"
+                        ready.taken |= others
+                        batch.append(ready)
 
-    def _carry_out(self, claim: Claim, scratch: Path, publication: Publication) -> bool:
-        while True:
-            placement = Placement(
-                self._tree, claim.job, scratch, publication.sources, publication.final_document
-            )
-            foreign = placement.first_foreign()
-            if foreign is None or placement.answered():
-                break
-            placement.take_back(TOGETHER if foreign.role in TOGETHER else frozenset({foreign.role}))
-            document = dict(_parsed(publication.final_document))
-            del document["signatures"]
-            renamed = self._planner.rename(claim.job, scratch, publication, document, foreign)
-            amended = patiently(self._store.amend_publishing, claim, renamed)
-            if amended is not Begun.BEGUN:
-                return False
-            publication = renamed
-        placement.place()
-        return self._finish(claim)
+    def _plan(self, ready: Ready) -> Publication:
+        job = ready.claim.job
+        if final := standing.find(self._tree, self._signer, job):
+            return final.publication(self._tree, job, ready.taken)
+        problem = self._restored_problem(job, ready.made, ready.ending.result)
+        if problem is not None:
+            ready.ending, ready.made = Ending(State.FAILED, error=error_document(problem)), ()
+        return self._planner.plan(
+            job, ready.scratch, ready.ending, ready.made, ready.progress, ready.taken
+        )
+
+    def _sync_scratch(self, batch: Sequence[Ready]) -> None:
+        """What is to be published, durable before the row speaks of it."""
+        if len(batch) > _FSYNC_EACH:
+            with _guarded(batch):
+                spool.sync_file_system(self._tree.folder(Folder.WORK))
+            return
+        for ready in batch:
+            with ready.guarded():
+                made = [ready.scratch / made.source for made in ready.made]
+                for path in [*made, ready.scratch / LOG_FILE, ready.scratch / STATUS_FILE]:
+                    if path.is_file():  # a folder's maker has synced it
+                        spool.sync_file(path)
+                spool.sync_folder(ready.scratch)
+
+    def _begin(self, planned: Sequence[tuple[Ready, Publication]]) -> Iterator[Begun]:
+        """Step (2): an answer each, in order. Rejected, cancelled, used up: publishing already."""
+        answers: dict[int, Begun] = {}
+        for state, record in (
+            (State.RUNNING, self._store.begin_many),
+            (State.PUBLISHING, self._store.amend_many),
+        ):
+            batch = [one for one in planned if one[0].claim.job.state is state]
+            if batch:
+                pairs = [(ready.claim, publication) for ready, publication in batch]
+                begun = patiently(record, pairs)
+                answers |= {id(one[0]): answer for one, answer in zip(batch, begun, strict=True)}
+        return (answers[id(ready)] for ready, _ in planned)
 
     def _names_of_others(self, job: Job, publication: Publication) -> set[Name]:
         """The names that earlier jobs have published under, even if their files are gone."""
         holders = {name: patiently(self._store.published_by, *name) for name in publication.names}
         return {name for name, holder in holders.items() if holder and holder.id != job.id}
 
-    def _finish(self, claim: Claim) -> bool:
+    # --- (3) to (7) -----------------------------------------------------------------------------
+
+    def _make_room(self, ready: Ready) -> None:
+        """Choose other names, in the row too, while foreign files stand where this job's go."""
+        assert ready.publication is not None
+        job = ready.claim.job
+        while True:
+            ready.placement = placement = Placement(
+                self._tree,
+                job,
+                ready.scratch,
+                ready.publication.sources,
+                ready.publication.final_document,
+            )
+            foreign = placement.first_foreign()
+            if foreign is None or placement.answered():
+                return
+            placement.take_back(TOGETHER if foreign.role in TOGETHER else frozenset({foreign.role}))
+            points.reached("publish.taken-back")
+            document = dict(_parsed(ready.publication.final_document))
+            del document["signatures"]
+            renamed = self._planner.rename(job, ready.scratch, ready.publication, document, foreign)
+            if patiently(self._store.amend_publishing, ready.claim, renamed) is not Begun.BEGUN:
+                ready.lost = True
+                return
+            points.reached("publish.renamed")
+            ready.publication = renamed
+
+    def _step(
+        self,
+        jobs: Sequence[Ready],
+        place: Callable[[Placement], set[Path]],
+        point: str,
+        *,
+        sync: bool = False,
+    ) -> None:
+        """Make one step for all, then sync the folders that it and those before have changed."""
+        for ready in jobs:
+            if ready.going and ready.placement is not None and ready.placement.moves:
+                with ready.guarded():
+                    ready.folders |= place(ready.placement)
+                points.reached(point)
+        if not sync:
+            return
+        going = [ready for ready in jobs if ready.going]
+        with _guarded(going):
+            for folder in sorted(set().union(*(ready.folders for ready in going))):
+                spool.sync_folder(folder)
+        points.reached(f"{point}.synced")
+        for ready in going:
+            ready.folders.clear()
+
+    def _finish(self, jobs: Sequence[Ready]) -> None:
         """Step (7)."""
-        return patiently(self._store.finish, claim)
+        if not jobs:
+            return
+        finished = patiently(self._store.finish_many, [ready.claim for ready in jobs])
+        for ready in jobs:
+            ready.published = ready.claim.id in finished
+            ready.lost = not ready.published
+
+    # --- what may stand in the way --------------------------------------------------------------
 
     def _restored_problem(
         self, job: Job, made: Sequence[Made], result: Document | None
@@ -127,26 +270,26 @@ class Publisher:
     def _give_up(self, holder: Job, made: Made) -> None:
         patiently(self._store.unpublish, holder.id, made.folder, made.name)
 
-    def _standing_final(self, job: Job) -> Publication | None:
-        """A signed final of this job that stands on disk while its drop is gone.
+    def _recorded(self, job: Job) -> Publication | None:
+        """What a claimed job's row records; None where it has no document, or an overtaken one."""
+        if job.final_document is None:
+            return None
+        final = standing.find(self._tree, self._signer, job)
+        if final is not None and final.content != job.final_document:
+            return None  # of an older backup: files have changed their names since
+        assert job.outcome is not None
+        names = tuple((move.folder, move.name) for move in job.sources)
+        return Publication(job.outcome, job.final_document, job.sources, names)
 
-        It is there when the database was restored from an older backup: what was answered stays
-        answered, and the row follows it.
-        """
-        claimed = target_path(self._tree, Folder.CLAIMED, claimed_name(job.id, job.drop_name))
-        if os.path.lexists(claimed):
-            return None
-        path = target_path(self._tree, Folder.STATUS, status_name(job.drop_name))
-        try:
-            content = Path(os.fsdecode(path)).read_bytes()
-            own = Trust([self._signer.trusted()])
-            document = own.verify_document(content, STATUS_TYPE, Role.STATUS).document
-        except (OSError, SpooldError):
-            return None
-        if document["job_id"] != str(job.id) or document["final"] is not True:
-            return None
-        outcome = {name: document[name] for name in ("state", "result", "error", "warnings")}
-        return Publication(outcome, content, (), ())
+
+@contextmanager
+def _guarded(batch: Sequence[Ready]) -> Iterator[None]:
+    """What goes wrong inside is the trouble of all of them."""
+    try:
+        yield
+    except OSError as error:
+        for ready in batch:
+            ready.error = errors.of_os_error(error)
 
 
 def _parsed(content: bytes) -> Document:

@@ -103,12 +103,15 @@ class _Admitting:
         return {row[0] for row in rows}
 
     def _conflicting(self, rest: Sequence[Admission]) -> Iterable[Answer]:
-        known = {row[0] for row in self._database.rows("known", {"ids": [a.id for a in rest]})}
+        ids = [admission.id for admission in rest]
+        rows = self._database.rows("known", {"spool": self._spool, "ids": ids})
+        known: dict[uuid.UUID, bool] = dict(rows)
         busy = self._busy([a.drop_name for a in rest if a.id not in known])
         keyed = []
         for admission in rest:
             if admission.id in known:
-                yield Answer(admission.id, Verdict.ALREADY)
+                ours = known[admission.id]
+                yield Answer(admission.id, Verdict.ALREADY if ours else Verdict.ELSEWHERE)
             elif admission.drop_name in busy:
                 yield Answer(admission.id, Verdict.NAME_BUSY)
             else:

@@ -5,7 +5,7 @@ told so: that is a result here, never an exception.
 """
 
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import psycopg
 
@@ -91,46 +91,60 @@ def wait_for(
     return database.atomically(attempt)
 
 
-def begin_publishing(database: Database, claim: Claim, publication: Publication) -> Begun:
+def begin_publishing(
+    database: Database, spool: uuid.UUID, batch: Sequence[tuple[Claim, Publication]]
+) -> list[Begun]:
     """From running to publishing: outcome, signed document, planned moves and reserved names.
 
-    The same call again, after a commit whose answer was lost, answers BEGUN.
+    A batch is one commit, unless one of its names is taken: then each is its own. The same call
+    again, after a commit whose answer was lost, answers BEGUN.
     """
-    parameters = {**_fence(claim), **_publication(publication)}
-    try:
-        with database.statement():
-            begun = database.row("begin_publishing", parameters) is not None
-    except psycopg.errors.UniqueViolation:
-        return Begun.NAME_TAKEN
-    if begun or database.row("begun_before", parameters) is not None:
-        return Begun.BEGUN
-    return Begun.LOST
+
+    def attempt(parameters: dict[str, object]) -> set[uuid.UUID]:
+        begun = {row[0] for row in database.rows("begin_publishing", parameters)}
+        if len(begun) < len(batch):
+            begun |= {row[0] for row in database.rows("begun_before", parameters)}
+        return begun
+
+    return _publishing(database, spool, batch, attempt)
 
 
-def amend_publishing(database: Database, claim: Claim, publication: Publication) -> Begun:
+def amend_publishing(
+    database: Database, spool: uuid.UUID, batch: Sequence[tuple[Claim, Publication]]
+) -> list[Begun]:
     """Within publishing: the first document of a job without one, or other names for its files."""
-    parameters = {**_fence(claim), **_publication(publication)}
+
+    def attempt(parameters: dict[str, object]) -> set[uuid.UUID]:
+        amended = {row[0] for row in database.rows("amend_publishing", parameters)}
+        database.run("unreserve", {"amended": list(amended)})
+        database.run("reserve", {**parameters, "amended": list(amended)})
+        return amended
+
+    return _publishing(database, spool, batch, attempt)
+
+
+def _publishing(
+    database: Database,
+    spool: uuid.UUID,
+    batch: Sequence[tuple[Claim, Publication]],
+    attempt: Callable[[dict[str, object]], set[uuid.UUID]],
+) -> list[Begun]:
+    parameters = {"spool": spool, **_publications(batch)}
     try:
-        with database.transaction():
-            if database.row("amend_publishing", parameters) is None:
-                return Begun.LOST
-            database.run("unreserve", parameters)
-            database.run("reserve", parameters)
+        begun = database.atomically(lambda: attempt(parameters))
     except psycopg.errors.UniqueViolation:
-        return Begun.NAME_TAKEN
-    return Begun.BEGUN
+        if len(batch) == 1:
+            return [Begun.NAME_TAKEN]
+        alone = (_publishing(database, spool, [one], attempt) for one in batch)
+        return [answer for answers in alone for answer in answers]
+    return [Begun.BEGUN if claim.id in begun else Begun.LOST for claim, _ in batch]
 
 
 def finish(database: Database, spool: uuid.UUID, claims: Sequence[Claim]) -> frozenset[uuid.UUID]:
     """End jobs as their outcomes say, and decide about who waits for them; the ids now final."""
     # In the order of ids, as everybody locks rows.
     claims = sorted(claims, key=lambda claim: claim.id)
-    parameters = {
-        "spool": spool,
-        "jobs": [claim.id for claim in claims],
-        "epochs": [claim.epoch for claim in claims],
-        "workers": [claim.worker for claim in claims],
-    }
+    parameters = {"spool": spool, **_fences(claims)}
 
     def attempt() -> set[uuid.UUID]:
         ended = {row[0] for row in database.rows("finish", parameters)}
@@ -166,11 +180,22 @@ def _fence(claim: Claim) -> dict[str, object]:
     }
 
 
-def _publication(publication: Publication) -> dict[str, object]:
+def _fences(claims: Sequence[Claim]) -> dict[str, object]:
     return {
-        "outcome": dump(publication.outcome),
-        "final_document": publication.final_document,
-        "sources": dump_moves(publication.sources),
-        "folders": [folder for folder, _ in publication.names],
-        "names": [name for _, name in publication.names],
+        "jobs": [claim.id for claim in claims],
+        "epochs": [claim.epoch for claim in claims],
+        "workers": [claim.worker for claim in claims],
+    }
+
+
+def _publications(batch: Sequence[tuple[Claim, Publication]]) -> dict[str, object]:
+    names = [(claim.id, *name) for claim, publication in batch for name in publication.names]
+    return {
+        **_fences([claim for claim, _ in batch]),
+        "outcomes": [dump(publication.outcome) for _, publication in batch],
+        "final_documents": [publication.final_document for _, publication in batch],
+        "sources": [dump_moves(publication.sources) for _, publication in batch],
+        "owners": [job for job, _, _ in names],
+        "folders": [folder for _, folder, _ in names],
+        "names": [name for _, _, name in names],
     }

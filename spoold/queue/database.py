@@ -5,6 +5,7 @@ next one connects again, so that its owner needs no more than to call again late
 """
 
 import re
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.resources import files
@@ -48,6 +49,7 @@ class Database:
         self._application = application
         self._connection: Connection | None = None
         self._depth = 0
+        self._connected_at = 0.0
 
     @property
     def connection(self) -> Connection:
@@ -56,8 +58,14 @@ class Database:
             self._connection = None
         if self._connection is None:
             self._connection = connect(self._conninfo, self._application)
+            self._connected_at = time.monotonic()
         # Within a transaction a lost connection stays lost, else its rest would run alone.
         return self._connection
+
+    def connected_seconds(self) -> float:
+        """For how long the connection has been open. Raises database-away."""
+        lost = self.connection.closed
+        return 0.0 if lost else time.monotonic() - self._connected_at
 
     def close(self) -> None:
         """Close the connection; the next call opens a new one."""
@@ -98,15 +106,6 @@ class Database:
                         raise psycopg.OperationalError("the connection was lost")
             finally:
                 self._depth -= 1
-
-    @contextmanager
-    def statement(self) -> Iterator[None]:
-        """One statement whose refusal must not end a transaction around it."""
-        if self._depth == 0:  # alone it is atomic, and two round trips cheaper
-            yield
-        else:
-            with self.transaction():
-                yield
 
     def atomically(self, work: Callable[[], T]) -> T:
         """Run `work` in a transaction, again where the server ended it as a deadlock's victim."""

@@ -53,6 +53,7 @@ class Verb(enum.StrEnum):
     WAIT = "wait_for"
     RELEASE = "release"
     RETRY = "retry"
+    POSTPONE = "postpone"
     BEGIN_PUBLISHING = "begin_publishing"
     AMEND_PUBLISHING = "amend_publishing"
     DEFER_PUBLISHING = "defer_publishing"
@@ -91,6 +92,7 @@ TRANSITIONS: Final[Mapping[Verb, Transition]] = {
     Verb.WAIT: _transition("running", "scheduled", fenced=True),
     Verb.RELEASE: _transition("running", "queued", fenced=True),
     Verb.RETRY: _transition("running", "scheduled", fenced=True),
+    Verb.POSTPONE: _transition("running", "scheduled", fenced=True),
     Verb.BEGIN_PUBLISHING: _transition("running", "publishing", fenced=True),
     Verb.AMEND_PUBLISHING: _transition("publishing", "publishing", fenced=True),
     Verb.DEFER_PUBLISHING: _transition("publishing", "publishing", fenced=True),
@@ -145,6 +147,21 @@ class Job:
         """The form of the id that people read and file names carry."""
         return short_id(self.id)
 
+    @property
+    def next_attempt_at(self) -> datetime | None:
+        """When it is due again; None unless only time stands in its way."""
+        scheduled = self.state is State.SCHEDULED and self.waits_for is None
+        return self.due_at if scheduled else None
+
+    @property
+    def last_error(self) -> Document | None:
+        """The error it ended with, or, while it may still succeed, that of its last attempt."""
+        if self.outcome is None:
+            return self.error
+        error = self.outcome["error"]
+        assert error is None or isinstance(error, Mapping)
+        return error
+
 
 @dataclass(frozen=True, slots=True)
 class Claim:
@@ -191,6 +208,7 @@ class Verdict(enum.StrEnum):
 
     ADMITTED = "admitted"
     ALREADY = "already"  # its own id has a row: admitted before a crash
+    ELSEWHERE = "elsewhere"  # its id is that of another spool's job, which this one is a copy of
     NAME_BUSY = "name-busy"  # an unfinished job has that drop name: nothing was stored
     WAITS = "waits"  # for the unfinished job that has its key
     DUPLICATE = "duplicate"  # of a succeeded job: will be published as such

@@ -1,6 +1,6 @@
 """Being woken: NOTIFY says that there may be something to claim, or that a job was taken away.
 
-A hint only. It is lost while the connection is away and behind a transaction pooler; who listens
+A hint only. It is lost while the connection is away, and there is none behind a pooler; who listens
 polls all the same, and what a poll finds is the truth.
 """
 
@@ -14,7 +14,7 @@ import psycopg
 from psycopg.rows import TupleRow
 
 from spoold.errors import SpooldError
-from spoold.postgres import connect, database_errors
+from spoold.postgres import connect, database_errors, is_pooled
 
 
 class Channel(enum.StrEnum):
@@ -24,10 +24,18 @@ class Channel(enum.StrEnum):
     GONE = "spoold_gone"  # a job of this worker was taken away
 
 
+class Wakes(enum.StrEnum):
+    """How those who wait learn that there is something for them."""
+
+    NOTIFY = "notify"
+    POLLING = "polling"  # a pooler stands before the server
+
+
 class Listener:
     """A connection of its own that listens on one channel for one id.
 
-    It connects when first asked to wait, and again by itself after the connection was lost.
+    It connects when first asked to wait, and again by itself after the connection was lost. Where
+    it meets a pooler it listens no more, and keeps no connection: it waits for the time to pass.
     """
 
     def __init__(self, conninfo: str, channel: Channel, about: uuid.UUID) -> None:
@@ -35,6 +43,7 @@ class Listener:
         self._channel = channel
         self._about = str(about)
         self._connection: psycopg.Connection[TupleRow] | None = None
+        self._deaf = False
 
     def wait(self, timeout_seconds: float, interrupt: int | None = None) -> bool:
         """Wait at most so long, or until `interrupt` is readable; whether our id was called.
@@ -44,7 +53,10 @@ class Listener:
         deadline = time.monotonic() + timeout_seconds
         waiting_for = [] if interrupt is None else [interrupt]
         try:
-            connection = self._listening()
+            connection = None if self._deaf else self._listening()
+            if connection is None:
+                select.select(waiting_for, [], [], timeout_seconds)
+                return False
             while not self._called(connection):
                 left = deadline - time.monotonic()
                 if left <= 0:
@@ -65,9 +77,13 @@ class Listener:
                 self._connection.close()
             self._connection = None
 
-    def _listening(self) -> psycopg.Connection[TupleRow]:
+    def _listening(self) -> psycopg.Connection[TupleRow] | None:
         if self._connection is None:
             self._connection = connect(self._conninfo, "spoold listen")
+            if is_pooled(self._connection):
+                self._deaf = True
+                self.close()
+                return None
             with database_errors():
                 self._connection.execute(f"listen {self._channel}")
         return self._connection

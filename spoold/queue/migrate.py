@@ -1,12 +1,14 @@
 """The schema's versions: numbered SQL files, applied once each, in one transaction, under a lock.
 
 Guarantees: daemons that start at once apply each file once; a file that fails leaves the schema as
-it was. A schema newer than this program, or made by other files than it ships, is refused.
+it was. A schema newer than this program, or made by other files than it ships, is refused: at the
+start, and by a daemon that runs, which ends when another one has brought the tables further.
 """
 
 import hashlib
 import re
 from dataclasses import dataclass
+from functools import cache
 from importlib.resources import files
 from typing import Final
 
@@ -35,6 +37,7 @@ class Migration:
         return hashlib.sha256(self.sql).digest()
 
 
+@cache
 def shipped() -> tuple[Migration, ...]:
     """The migrations of this program, in order, numbered from 1 without gaps."""
     found = []
@@ -47,7 +50,10 @@ def shipped() -> tuple[Migration, ...]:
 
 
 def migrate(database: Database, migrations: tuple[Migration, ...] | None = None) -> int:
-    """Bring the schema up to date; how many files were applied. Raises database-unfit."""
+    """Bring the schema up to date; how many files were applied.
+
+    Raises schema-newer or database-unfit.
+    """
     known = shipped() if migrations is None else migrations
     if _current(database, known):
         return 0
@@ -55,13 +61,23 @@ def migrate(database: Database, migrations: tuple[Migration, ...] | None = None)
 
 
 def require_current(database: Database, migrations: tuple[Migration, ...] | None = None) -> None:
-    """Refuse a schema that is not this program's; changes nothing. Raises database-unfit."""
+    """Refuse a schema that is not this program's; changes nothing.
+
+    Raises schema-newer or database-unfit.
+    """
     if not _current(database, shipped() if migrations is None else migrations):
         raise SpooldError(
             errors.DATABASE_UNFIT,
             "the queue's tables are missing or of an earlier version",
             hint="start the daemon (`spoold run`): it brings them up to date",
         )
+
+
+def require_known(database: Database) -> None:
+    """Refuse a schema that was brought further since we began. Raises schema-newer."""
+    row = database.row("schema_version")
+    assert row is not None
+    _refuse_newer(row[0], len(shipped()))
 
 
 def _current(database: Database, known: tuple[Migration, ...]) -> bool:
@@ -74,6 +90,8 @@ def _apply(database: Database, known: tuple[Migration, ...]) -> int:
     database.run("make_ledger")
     # In a statement after the lock: whoever held it has committed.
     pending = known[len(_applied(database, known)) :]
+    if pending:
+        database.run("migration_patience")
     for migration in pending:
         database.script(migration.sql)
         database.run(
@@ -87,12 +105,7 @@ def _apply(database: Database, known: tuple[Migration, ...]) -> int:
 def _applied(database: Database, known: tuple[Migration, ...]) -> list[int]:
     applied = []
     for number, name, sha256 in database.rows("migrations"):
-        if number > len(known):
-            raise SpooldError(
-                errors.DATABASE_UNFIT,
-                f"the queue's tables are of version {number}, this spoold knows {len(known)}",
-                hint="a newer spoold has been here: install it on this host too",
-            )
+        _refuse_newer(number, len(known))
         if bytes(sha256) != known[number - 1].sha256:
             raise SpooldError(
                 errors.DATABASE_UNFIT,
@@ -102,3 +115,11 @@ def _applied(database: Database, known: tuple[Migration, ...]) -> list[int]:
             )
         applied.append(number)
     return applied
+
+
+def _refuse_newer(number: int, known: int) -> None:
+    if number > known:
+        raise SpooldError(
+            errors.SCHEMA_NEWER,
+            f"the queue's tables are of version {number}, this spoold knows {known}",
+        )

@@ -1,6 +1,7 @@
 -- Every statement that touches the schema, by name, with a line of why. {job} stands for the
 -- columns of a Job. Times are the server's. What a worker may write is fenced by id, epoch, worker
--- and state: no row means that the lease is lost, whoever asked.
+-- and state: no row means that the lease is lost, whoever asked. Arrays travel in binary (`b`): as
+-- text each element is quoted, in Python.
 
 -- name: register_worker
 insert into spoold.worker (id, host, pid, version, spool)
@@ -28,13 +29,13 @@ from spoold.worker where spool = %(spool)s order by started_at, id;
 -- name: disown_running
 -- Claims whose answer never arrived: nothing was done for them, so the attempt is given back.
 update spoold.job set state = 'queued', worker = null, deadline_at = null, attempt = attempt - 1
-where spool = %(spool)s and worker = %(worker)s and state = 'running' and id <> all(%(keep)s::uuid[])
+where spool = %(spool)s and worker = %(worker)s and state = 'running' and id <> all(%(keep)b::uuid[])
 returning id, (select pg_notify('spoold_job', %(spool)s::text));
 
 -- name: disown_publishing
 update spoold.job set worker = null
 where spool = %(spool)s and worker = %(worker)s and state = 'publishing'
-  and id <> all(%(keep)s::uuid[])
+  and id <> all(%(keep)b::uuid[])
 returning id, (select pg_notify('spoold_job', %(spool)s::text));
 
 -- name: admit
@@ -50,11 +51,11 @@ select given.id, %(spool)s, given.drop_name, given.drop_sha256, given.drop_bytes
     when given.waits_for is not null or due.at > now() then 'scheduled' else 'queued' end,
   given.max_attempts, given.timeout_seconds, given.dedup_key, given.waits_for, given.retry_of,
   given.intake::jsonb, given.outcome::jsonb
-from unnest(%(id)s::uuid[], %(drop_name)s::bytea[], %(drop_sha256)s::bytea[], %(drop_bytes)s::bigint[],
-    %(action)s::text[], %(request)s::text[], %(request_sha256)s::bytea[], %(priority)s::smallint[],
-    %(correlation_id)s::text[], %(not_before)s::timestamptz[], %(max_attempts)s::smallint[],
-    %(timeout_seconds)s::int[], %(dedup_key)s::bytea[], %(waits_for)s::uuid[], %(retry_of)s::uuid[],
-    %(intake)s::text[], %(outcome)s::text[])
+from unnest(%(id)b::uuid[], %(drop_name)b::bytea[], %(drop_sha256)b::bytea[], %(drop_bytes)b::bigint[],
+    %(action)b::text[], %(request)b::text[], %(request_sha256)b::bytea[], %(priority)b::smallint[],
+    %(correlation_id)b::text[], %(not_before)b::timestamptz[], %(max_attempts)b::smallint[],
+    %(timeout_seconds)b::int[], %(dedup_key)b::bytea[], %(waits_for)b::uuid[], %(retry_of)b::uuid[],
+    %(intake)b::text[], %(outcome)b::text[])
   as given(id, drop_name, drop_sha256, drop_bytes, action, request, request_sha256, priority,
     correlation_id, not_before, max_attempts, timeout_seconds, dedup_key, waits_for, retry_of,
     intake, outcome)
@@ -65,15 +66,15 @@ on conflict do nothing
 returning id, (select pg_notify('spoold_job', %(spool)s::text));
 
 -- name: known
--- An id is never given twice, so the spool does not matter.
-select id from spoold.job where id = any(%(ids)s::uuid[]);
+-- An id is never given twice; but a spool may be copied, with drops that have theirs.
+select id, spool = %(spool)s from spoold.job where id = any(%(ids)b::uuid[]);
 
 -- name: existing
-select id, state, epoch from spoold.job where spool = %(spool)s and id = any(%(ids)s::uuid[]);
+select id, state, epoch from spoold.job where spool = %(spool)s and id = any(%(ids)b::uuid[]);
 
 -- name: busy_names
 select drop_name from spoold.job
-where spool = %(spool)s and finished_at is null and drop_name = any(%(names)s::bytea[]);
+where spool = %(spool)s and finished_at is null and drop_name = any(%(names)b::bytea[]);
 
 -- name: lock_key_holder
 -- FOR SHARE holds off the holder's finish until the one that waits for it is there to be seen by
@@ -90,19 +91,22 @@ where spool = %(spool)s and dedup_key = %(dedup_key)s and waits_for is null and 
 -- Asked in a statement after the key was taken: a job that gave the key up by succeeding has put
 -- it here first.
 select dedup_key, request_sha256, job from spoold.done
-where spool = %(spool)s and dedup_key = any(%(dedup_keys)s::bytea[]);
+where spool = %(spool)s and dedup_key = any(%(dedup_keys)b::bytea[]);
 
 -- name: stand_for
 -- Another job's success, or another request's key, decides these: a worker only publishes that.
 update spoold.job set state = 'publishing', outcome = given.outcome::jsonb, dedup_key = null,
   waits_for = null, due_at = now(), rank = rank + greatest(now() - due_at, interval '0')
-from unnest(%(ids)s::uuid[], %(outcomes)s::text[]) as given(id, outcome)
+from unnest(%(ids)b::uuid[], %(outcomes)b::text[]) as given(id, outcome)
 where job.spool = %(spool)s and job.id = given.id and job.state in ('scheduled', 'queued')
 returning job.id, (select pg_notify('spoold_job', %(spool)s::text));
 
 -- name: claim
 -- The index job_due gives the order; `spool` is pinned, so the cost is the same at any backlog. A
 -- row that has lost an attempt is claimed alone: if it kills its worker, no neighbour loses one.
+-- The lock has asked for the state. Asked again in the update it would let the planner go through
+-- all due rows for these ids, where it believes, from statistics made in a quiet hour, that there
+-- are none; a join would let it go through the table. An array leaves it the primary key.
 with due as (
   select id, attempt, rank from spoold.job
   where spool = %(spool)s and state = 'queued'
@@ -117,20 +121,17 @@ with due as (
 update spoold.job set state = 'running', epoch = epoch + 1, attempt = attempt + 1,
   worker = %(worker)s, claimed_at = now(), progress = null,
   deadline_at = now() + make_interval(secs => timeout_seconds)
-from ordered
-where job.id = ordered.id and job.state = 'queued' and (ordered.place = 1 or not ordered.risky)
+where job.id = any(array(select id from ordered where place = 1 or not risky))
 returning {job};
 
 -- name: claim_publishing
-with due as (
+update spoold.job set epoch = epoch + 1, worker = %(worker)s
+where job.id = any(array(
   select id from spoold.job
   where spool = %(spool)s and state = 'publishing' and worker is null and due_at <= now()
     and exists (select from spoold.worker
       where worker.id = %(worker)s and worker.spool = %(spool)s and not worker.draining)
-  order by due_at, id limit %(limit)s for update skip locked
-)
-update spoold.job set epoch = epoch + 1, worker = %(worker)s
-from due where job.id = due.id and job.state = 'publishing' and job.worker is null
+  order by due_at, id limit %(limit)s for update skip locked))
 returning {job};
 
 -- name: progress
@@ -139,6 +140,12 @@ update spoold.job set progress = %(progress)s::jsonb
 where spool = %(spool)s and id = %(job)s and epoch = %(epoch)s and worker = %(worker)s
   and state = 'running'
 returning id;
+
+-- name: holds
+-- Asked where something is to be done that no row guards.
+select id from spoold.job
+where spool = %(spool)s and id = %(job)s and epoch = %(epoch)s and worker = %(worker)s
+  and state in ('running', 'publishing');
 
 -- name: own_key
 select dedup_key from spoold.job
@@ -186,41 +193,60 @@ where spool = %(spool)s and id = %(job)s and epoch = %(epoch)s and worker = %(wo
   and state = 'running' and attempt < max_attempts
 returning id;
 
+-- name: postpone
+-- What stands in the way is no fault of the job: the attempt is given back.
+update spoold.job set state = 'scheduled', worker = null, deadline_at = null, attempt = attempt - 1,
+  error = %(error)s::jsonb, due_at = now() + make_interval(secs => %(delay_seconds)s::float8),
+  rank = rank - due_at + (now() + make_interval(secs => %(delay_seconds)s::float8))
+where spool = %(spool)s and id = %(job)s and epoch = %(epoch)s and worker = %(worker)s
+  and state = 'running'
+returning id;
+
 -- name: begin_publishing
--- The point of no return, in one statement: a taken name refuses all of it.
+-- The point of no return of a batch, in one statement: a taken name refuses all of it.
 with begun as (
-  update spoold.job set state = 'publishing', deadline_at = null, outcome = %(outcome)s::jsonb,
-    final_document = %(final_document)s, sources = %(sources)s::jsonb
-  where spool = %(spool)s and id = %(job)s and epoch = %(epoch)s and worker = %(worker)s
-    and state = 'running'
-  returning id, spool
+  update spoold.job set state = 'publishing', deadline_at = null, outcome = given.outcome::jsonb,
+    final_document = given.final_document, sources = given.sources::jsonb
+  from unnest(%(jobs)b::uuid[], %(epochs)b::int[], %(workers)b::uuid[], %(outcomes)b::text[],
+      %(final_documents)b::bytea[], %(sources)b::text[])
+    as given(job, epoch, worker, outcome, final_document, sources)
+  where job.spool = %(spool)s and job.id = given.job and job.epoch = given.epoch
+    and job.worker = given.worker and job.state = 'running'
+  returning job.id
 ), named as (
   insert into spoold.published (spool, folder, name, job)
-  select begun.spool, given.folder, given.name, begun.id
-  from begun, unnest(%(folders)s::text[], %(names)s::bytea[]) as given(folder, name)
+  select %(spool)s, given.folder, given.name, begun.id
+  from begun join unnest(%(owners)b::uuid[], %(folders)b::text[], %(names)b::bytea[])
+    as given(job, folder, name) on given.job = begun.id
 )
 select id from begun;
 
 -- name: begun_before
 -- The same step again after a commit whose answer was lost.
-select id from spoold.job
-where spool = %(spool)s and id = %(job)s and epoch = %(epoch)s and worker = %(worker)s
-  and state = 'publishing' and final_document = %(final_document)s;
+select job.id from spoold.job
+join unnest(%(jobs)b::uuid[], %(epochs)b::int[], %(workers)b::uuid[], %(final_documents)b::bytea[])
+  as given(job, epoch, worker, final_document) on job.id = given.job
+where job.spool = %(spool)s and job.epoch = given.epoch and job.worker = given.worker
+  and job.state = 'publishing' and job.final_document = given.final_document;
 
 -- name: amend_publishing
-update spoold.job set outcome = %(outcome)s::jsonb, final_document = %(final_document)s,
-  sources = %(sources)s::jsonb
-where spool = %(spool)s and id = %(job)s and epoch = %(epoch)s and worker = %(worker)s
-  and state = 'publishing'
-returning id;
+update spoold.job set outcome = given.outcome::jsonb, final_document = given.final_document,
+  sources = given.sources::jsonb
+from unnest(%(jobs)b::uuid[], %(epochs)b::int[], %(workers)b::uuid[], %(outcomes)b::text[],
+    %(final_documents)b::bytea[], %(sources)b::text[])
+  as given(job, epoch, worker, outcome, final_document, sources)
+where job.spool = %(spool)s and job.id = given.job and job.epoch = given.epoch
+  and job.worker = given.worker and job.state = 'publishing'
+returning job.id;
 
 -- name: unreserve
-delete from spoold.published where job = %(job)s;
+delete from spoold.published where job = any(%(amended)b::uuid[]);
 
 -- name: reserve
 insert into spoold.published (spool, folder, name, job)
-select %(spool)s, given.folder, given.name, %(job)s
-from unnest(%(folders)s::text[], %(names)s::bytea[]) as given(folder, name);
+select %(spool)s, given.folder, given.name, given.job
+from unnest(%(owners)b::uuid[], %(folders)b::text[], %(names)b::bytea[]) as given(job, folder, name)
+where given.job = any(%(amended)b::uuid[]);
 
 -- name: defer_publishing
 update spoold.job set worker = null, error = coalesce(%(error)s::jsonb, error),
@@ -233,7 +259,7 @@ returning id;
 -- name: finish
 with ended as (
   update spoold.job set state = job.outcome ->> 'state', finished_at = now(), worker = null
-  from unnest(%(jobs)s::uuid[], %(epochs)s::int[], %(workers)s::uuid[]) as given(job, epoch, worker)
+  from unnest(%(jobs)b::uuid[], %(epochs)b::int[], %(workers)b::uuid[]) as given(job, epoch, worker)
   where job.spool = %(spool)s and job.id = given.job and job.epoch = given.epoch
     and job.worker = given.worker and job.state = 'publishing' and job.final_document is not null
   returning job.id, job.spool, job.state, job.dedup_key, job.request_sha256
@@ -249,14 +275,14 @@ select id from ended;
 -- The same step again after a commit whose answer was lost: any other owner would have raised the
 -- epoch.
 select job.id from spoold.job
-join unnest(%(jobs)s::uuid[], %(epochs)s::int[]) as given(job, epoch)
+join unnest(%(jobs)b::uuid[], %(epochs)b::int[]) as given(job, epoch)
   on job.id = given.job and job.epoch = given.epoch
 where job.spool = %(spool)s and job.finished_at is not null;
 
 -- name: awaited
 -- In a statement after the holder's last update: its snapshot holds whoever came to wait before.
 select distinct waits_for from spoold.job
-where waits_for = any(%(jobs)s::uuid[]) and spool = %(spool)s;
+where waits_for = any(%(jobs)b::uuid[]) and spool = %(spool)s;
 
 -- name: orphaned_waits
 -- The backstop: waiting for a job that is final or gone.
@@ -280,26 +306,26 @@ returning id, (select pg_notify('spoold_job', %(spool)s::text));
 
 -- name: wait_for_another
 update spoold.job set waits_for = %(holder)s
-where spool = %(spool)s and id = any(%(ids)s::uuid[]) and waits_for is not null
+where spool = %(spool)s and id = any(%(ids)b::uuid[]) and waits_for is not null
 returning id;
 
 -- name: promote
 update spoold.job set state = 'queued'
-where state = 'scheduled' and waits_for is null and id in (
+where id = any(array(
   select id from spoold.job
   where spool = %(spool)s and state = 'scheduled' and waits_for is null and due_at <= now()
-  order by due_at limit 5000 for update skip locked)
+  order by due_at limit 5000 for update skip locked))
 returning id, (select pg_notify('spoold_job', %(spool)s::text));
 
 -- name: lost
 -- A worker whose row was deleted is gone for certain. One that was not seen for a lease is, if the
--- server, and this connection to it, have been up for as long: else nobody could be seen.
+-- server, and this connection to it, have been up for as long: else nobody could be seen. (The age
+-- of this backend would say nothing: behind a pooler it serves everybody, or came a moment ago.)
 -- A job past its deadline has a worker that beats and does not get on. One that was claimed before
 -- the server started may only have been unable to report: it gets a lease too.
 with watch as (
   select pg_postmaster_start_time() <= now() - make_interval(secs => %(lease_seconds)s::float8)
-    and backend_start <= now() - make_interval(secs => %(lease_seconds)s::float8) as long_enough
-  from pg_stat_get_activity(pg_backend_pid())
+    and %(connected_seconds)s::float8 >= %(lease_seconds)s::float8 as long_enough
 )
 select job.id, job.epoch, job.worker, job.state, job.attempt,
   worker.id is not null
@@ -325,8 +351,8 @@ update spoold.job set worker = null, deadline_at = null, error = given.error::js
     then make_interval(secs => given.delay_seconds) else interval '0' end,
   rank = rank - due_at + now() + case when attempt < max_attempts
     then make_interval(secs => given.delay_seconds) else interval '0' end
-from unnest(%(jobs)s::uuid[], %(epochs)s::int[], %(workers)s::uuid[], %(delays)s::float8[],
-    %(errors)s::text[], %(outcomes)s::text[])
+from unnest(%(jobs)b::uuid[], %(epochs)b::int[], %(workers)b::uuid[], %(delays)b::float8[],
+    %(errors)b::text[], %(outcomes)b::text[])
   as given(job, epoch, worker, delay_seconds, error, outcome)
 where job.spool = %(spool)s and job.id = given.job and job.epoch = given.epoch
   and job.worker = given.worker and job.state = 'running'
@@ -338,7 +364,7 @@ returning job.id, job.state, pg_notify('spoold_gone', given.worker::text),
 
 -- name: rescue_publishing
 update spoold.job set worker = null
-from unnest(%(jobs)s::uuid[], %(epochs)s::int[], %(workers)s::uuid[]) as given(job, epoch, worker)
+from unnest(%(jobs)b::uuid[], %(epochs)b::int[], %(workers)b::uuid[]) as given(job, epoch, worker)
 where job.spool = %(spool)s and job.id = given.job and job.epoch = given.epoch
   and job.worker = given.worker and job.state = 'publishing'
   and not exists (select from spoold.worker where worker.id = job.worker
@@ -369,6 +395,10 @@ delete from spoold.done where spool = %(spool)s and dedup_key = %(dedup_key)s re
 -- name: forget_job
 delete from spoold.done where spool = %(spool)s and job = %(job)s returning job;
 
+-- name: prunable
+select count(*) from spoold.job
+where spool = %(spool)s and finished_at < now() - make_interval(secs => %(seconds)s::float8);
+
 -- name: prune
 -- In small batches: one large one would hold back vacuum for all.
 with old as (
@@ -379,6 +409,20 @@ with old as (
   delete from spoold.published using old where published.job = old.id
 )
 delete from spoold.job using old where job.id = old.id returning job.id;
+
+-- name: erase
+-- Never of a spool that a tree is bound to.
+with unbound as (
+  select %(spool)s::uuid as spool
+  where not exists (select from spoold.spool where id = %(spool)s)
+), jobs as (
+  delete from spoold.job using unbound where job.spool = unbound.spool
+), workers as (
+  delete from spoold.worker using unbound where worker.spool = unbound.spool
+), keys as (
+  delete from spoold.done using unbound where done.spool = unbound.spool
+)
+delete from spoold.published using unbound where published.spool = unbound.spool;
 
 -- name: get
 select {job} from spoold.job where spool = %(spool)s and id = %(job)s;
@@ -396,13 +440,32 @@ order by id desc limit 20;
 
 -- name: jobs
 select {job} from spoold.job
-where spool = %(spool)s and (cardinality(%(states)s::text[]) = 0 or state = any(%(states)s::text[]))
+where spool = %(spool)s and (cardinality(%(states)b::text[]) = 0 or state = any(%(states)b::text[]))
 order by id desc limit %(limit)s;
 
+-- name: to_retry
+-- The newest of each name only: what a later drop or an earlier retry has answered since is done.
+select {job} from spoold.job
+where spool = %(spool)s and state = any(%(states)b::text[]) and finished_at is not null
+  and (%(code)s::text is null or outcome -> 'error' ->> 'code' = %(code)s)
+  and finished_at <= now() - make_interval(secs => %(older_than_seconds)s::float8)
+  and (%(after)s::uuid is null or id > %(after)s)
+  and not exists (select from spoold.job as newer
+    where newer.spool = %(spool)s and newer.drop_name = job.drop_name and newer.id > job.id)
+order by id limit %(limit)s;
+
 -- name: backlog
-select state, action, count(*), coalesce(extract(epoch from now() - min(due_at)), 0)::float8
+-- A job for later has not waited yet.
+select state, action, count(*), greatest(extract(epoch from now() - min(due_at)), 0)::float8
 from spoold.job where spool = %(spool)s and finished_at is null
 group by state, action order by state, action;
+
+-- name: busy
+-- One look into each of three indexes, where counting goes through all that is unfinished.
+select exists (select from spoold.job where spool = %(spool)s and state = 'queued')
+  or exists (select from spoold.job where spool = %(spool)s and worker is not null)
+  or exists (select from spoold.job
+    where spool = %(spool)s and state = 'publishing' and worker is null);
 
 -- name: now
 select now();
@@ -433,12 +496,65 @@ values (%(spool)s, %(site)s, %(path)s, %(device)s, %(inode)s)
 on conflict (id) do update set site = excluded.site, path = excluded.path,
   device = excluded.device, inode = excluded.inode, bound_at = now();
 
+-- name: decide
+-- The outcome of a job whose files have begun to move: a database from an older backup has forgotten
+-- it, or has no row. One that knows as much is left alone.
+insert into spoold.job (id, spool, drop_name, drop_sha256, drop_bytes, action, priority,
+  correlation_id, due_at, rank, admitted_at, claimed_at, state, epoch, attempt, max_attempts,
+  timeout_seconds, dedup_key, request_sha256, intake, outcome, final_document, sources)
+values (%(job)s, %(spool)s, %(drop_name)s, %(drop_sha256)s, %(drop_bytes)s, %(action)s, %(priority)s,
+  %(correlation_id)s, now(), now(), coalesce(%(admitted_at)s::timestamptz, now()),
+  %(started_at)s::timestamptz, 'publishing', %(epoch)s, %(attempt)s, %(max_attempts)s, 1,
+  %(dedup_key)s, %(request_sha256)s, %(intake)s::jsonb, %(outcome)s::jsonb, %(final_document)s,
+  %(sources)s::jsonb)
+on conflict (id) do update set state = 'publishing', worker = null, deadline_at = null,
+  waits_for = null, due_at = now(), rank = job.rank - job.due_at + now(),
+  epoch = greatest(job.epoch, excluded.epoch), outcome = excluded.outcome,
+  final_document = excluded.final_document, sources = excluded.sources,
+  dedup_key = case when %(keep_key)s then coalesce(job.dedup_key, excluded.dedup_key) end,
+  request_sha256 = case when job.dedup_key is null
+    then coalesce(excluded.request_sha256, job.request_sha256) else job.request_sha256 end
+where job.spool = excluded.spool and job.finished_at is null and job.final_document is null
+returning id;
+
+-- name: reserve_free
+insert into spoold.published (spool, folder, name, job)
+select %(spool)s, given.folder, given.name, %(job)s
+from unnest(%(folders)b::text[], %(names)b::bytea[]) as given(folder, name)
+on conflict do nothing;
+
+-- name: raise_epoch
+update spoold.job set epoch = %(epoch)s
+where spool = %(spool)s and id = %(job)s and epoch < %(epoch)s and finished_at is null
+returning id;
+
+-- name: scheduled
+select id from spoold.job
+where spool = %(spool)s and state = 'scheduled' and waits_for is null;
+
+-- name: hasten
+update spoold.job set state = 'queued', due_at = now(), rank = rank - due_at + now()
+where spool = %(spool)s and id = any(%(jobs)b::uuid[]) and state = 'scheduled'
+  and waits_for is null
+returning id, (select pg_notify('spoold_job', %(spool)s::text));
+
+-- name: repoint
+-- A copied tree has other inodes; nobody publishes while its operator accepts it.
+update spoold.job set sources = %(sources)s::jsonb
+where spool = %(spool)s and id = %(job)s and epoch = %(epoch)s and state = 'publishing'
+returning id;
+
 -- name: schema_exists
 select to_regnamespace('spoold') is not null and to_regclass('spoold.migration') is not null;
 
 -- name: migration_lock
 -- Of the transaction, not of the session: a pooler may give that to somebody else.
 select pg_advisory_xact_lock(8244971356218);
+
+-- name: migration_patience
+-- A change of a large table may take longer than any other statement or transaction of ours.
+select set_config(name, '0', true) from pg_settings
+where name in ('statement_timeout', 'transaction_timeout');
 
 -- name: make_ledger
 create schema if not exists spoold;
@@ -449,6 +565,9 @@ create table if not exists spoold.migration (
 
 -- name: migrations
 select number, name, sha256 from spoold.migration order by number;
+
+-- name: schema_version
+select coalesce(max(number), 0) from spoold.migration;
 
 -- name: migrated
 insert into spoold.migration (number, name, sha256) values (%(number)s, %(name)s, %(sha256)s);

@@ -77,7 +77,7 @@ def error_document(error: SpooldError) -> dict[str, Json]:
         "code": error.code.name,
         "message": text(error.message),
         "hint": text(error.hint),
-        "retryable": error.code.transient,
+        "retryable": error.transient,
         "at": text(error.at) if error.at is not None else None,
     }
 

@@ -7,15 +7,16 @@ Not guaranteed: that a call which raised database-away did not commit.
 """
 
 import uuid
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime
-from typing import cast
+from typing import Final, cast
 
 from spoold import errors
 from spoold.canonical import Document
 from spoold.errors import SpooldError
-from spoold.queue import admission, claims, maintenance
+from spoold.queue import admission, catching_up, claims, maintenance
+from spoold.queue.catching_up import Decided
 from spoold.queue.database import Database
 from spoold.queue.job import (
     Admission,
@@ -26,6 +27,7 @@ from spoold.queue.job import (
     Claim,
     Job,
     KeyAnswer,
+    Move,
     Publication,
     Rescued,
     RetryPolicy,
@@ -35,7 +37,9 @@ from spoold.queue.job import (
     Waiting,
     WorkerRow,
 )
-from spoold.queue.rows import dump, error_document, job_from, outcome
+from spoold.queue.rows import dump, dump_moves, error_document, job_from, outcome
+
+_READ_AT_ONCE: Final = 500
 
 
 class Store:
@@ -115,6 +119,10 @@ class Store:
         """Show how far an attempt is; False if the lease is lost."""
         return claims.write(self.database, Verb.PROGRESS, claim, progress=dump(progress))
 
+    def holds(self, claim: Claim) -> bool:
+        """Whether the lease still stands."""
+        return claims.write(self.database, "holds", claim)
+
     def take_key(self, claim: Claim, dedup_key: bytes, request_sha256: bytes) -> KeyAnswer:
         """Make a key this running job's own, unless it is held or done."""
         return claims.take_key(self.database, claim, dedup_key, request_sha256)
@@ -135,13 +143,27 @@ class Store:
             self.database, Verb.RETRY, claim, error=dump(error), delay_seconds=delay_seconds
         )
 
+    def postpone(self, claim: Claim, error: Document, delay_seconds: float) -> bool:
+        """Schedule the attempt again, not counted: the job is not at fault; False if lost."""
+        return claims.write(
+            self.database, Verb.POSTPONE, claim, error=dump(error), delay_seconds=delay_seconds
+        )
+
     def begin_publishing(self, claim: Claim, publication: Publication) -> Begun:
         """Make the outcome of a running job durable, before its first rename."""
-        return claims.begin_publishing(self.database, claim, publication)
+        return self.begin_many([(claim, publication)])[0]
 
     def amend_publishing(self, claim: Claim, publication: Publication) -> Begun:
         """Give a publishing job its first document, or other names for its files."""
-        return claims.amend_publishing(self.database, claim, publication)
+        return self.amend_many([(claim, publication)])[0]
+
+    def begin_many(self, batch: Sequence[tuple[Claim, Publication]]) -> list[Begun]:
+        """`begin_publishing` of several jobs in one commit; an answer each, in order."""
+        return claims.begin_publishing(self.database, self.spool, batch)
+
+    def amend_many(self, batch: Sequence[tuple[Claim, Publication]]) -> list[Begun]:
+        """`amend_publishing` of several jobs in one commit; an answer each, in order."""
+        return claims.amend_publishing(self.database, self.spool, batch)
 
     def defer_publishing(
         self, claim: Claim, delay_seconds: float, error: Document | None = None
@@ -169,13 +191,49 @@ class Store:
         """Queue what has become due, and free who waits for a job that has ended."""
         return maintenance.promote(self.database, self.spool)
 
-    def rescue(self, lease_seconds: float, policy: RetryPolicy) -> list[Rescued]:
-        """Take jobs back whose worker is gone, unseen for a lease, or past their deadline."""
-        return maintenance.rescue(self.database, self.spool, lease_seconds, policy)
+    def rescue(
+        self,
+        lease_seconds: float,
+        policy: RetryPolicy,
+        causes: Mapping[uuid.UUID, SpooldError] | None = None,
+    ) -> list[Rescued]:
+        """Take jobs back whose worker is gone, unseen for a lease, or past their deadline.
+
+        `causes` says of some workers how they died.
+        """
+        return maintenance.rescue(self.database, self.spool, lease_seconds, policy, causes or {})
+
+    def prunable(self, older_than_seconds: float) -> int:
+        """How many jobs ended so long ago."""
+        row = self.database.row("prunable", self._with(seconds=older_than_seconds))
+        assert row is not None
+        return int(row[0])
 
     def prune(self, older_than_seconds: float, limit: int = 5000) -> int:
         """Delete jobs that ended so long ago; their keys stay done. Call again while it deletes."""
         return len(self.database.rows("prune", self._with(seconds=older_than_seconds, limit=limit)))
+
+    def erase(self) -> None:
+        """Delete all rows of this spool, unless a tree is bound to it: for one of a self-test."""
+        self.database.run("erase", self._with())
+
+    # --- a database that is older than the tree ---------------------------------------------------
+
+    def decide(self, decided: Decided) -> bool:
+        """Have a job published whose outcome the row does not know; False if there is no need."""
+        return catching_up.decide(self.database, self.spool, decided)
+
+    def raise_epoch(self, job: uuid.UUID, epoch: int) -> bool:
+        """Let no claim of a job have an epoch again; False if its row is as far."""
+        return catching_up.raise_epoch(self.database, self.spool, job, epoch)
+
+    def scheduled(self) -> list[uuid.UUID]:
+        """The jobs that wait for their time."""
+        return [row[0] for row in self.database.rows("scheduled", self._with())]
+
+    def hasten(self, jobs: Sequence[uuid.UUID]) -> int:
+        """Make scheduled jobs due; how many."""
+        return catching_up.hasten(self.database, self.spool, jobs)
 
     # --- operators and readers ------------------------------------------------------------------
 
@@ -199,6 +257,11 @@ class Store:
         """Let the key of a succeeded job be used again; False if it has none."""
         return self.database.row("forget_job", self._with(job=job)) is not None
 
+    def repoint(self, job: Job, moves: Sequence[Move]) -> bool:
+        """Record other inodes for the files of a job that is being published by nobody."""
+        parameters = self._with(job=job.id, epoch=job.epoch, sources=dump_moves(moves))
+        return self.database.row("repoint", parameters) is not None
+
     def get(self, job: uuid.UUID) -> Job | None:
         """A job by its id."""
         return self._one("get", job=job)
@@ -218,12 +281,40 @@ class Store:
         parameters = self._with(states=[state.value for state in states], limit=limit)
         return [job_from(row) for row in self.database.rows("jobs", parameters)]
 
+    def to_retry(
+        self, states: Collection[State], code: str | None, older_than_seconds: float
+    ) -> Iterator[Job]:
+        """Jobs that ended so, with that error code where one is given, so long ago; oldest first.
+
+        Of each drop name the newest job only: one that was retried already is left out.
+        """
+        after: uuid.UUID | None = None
+        while True:
+            parameters = self._with(
+                states=[state.value for state in states],
+                code=code,
+                older_than_seconds=older_than_seconds,
+                after=after,
+                limit=_READ_AT_ONCE,
+            )
+            found = [job_from(row) for row in self.database.rows("to_retry", parameters)]
+            yield from found
+            if len(found) < _READ_AT_ONCE:
+                return
+            after = found[-1].id
+
     def backlog(self) -> list[Backlog]:
         """Unfinished jobs counted by state and action."""
         return [
             Backlog(State(state), action, jobs, oldest)
             for state, action, jobs, oldest in self.database.rows("backlog", self._with())
         ]
+
+    def busy(self) -> bool:
+        """Whether a job is due, under a lease or being published; not how many."""
+        row = self.database.row("busy", self._with())
+        assert row is not None
+        return bool(row[0])
 
     def unfinished(self) -> int:
         """How many jobs are not final."""

@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import BinaryIO, Final, assert_never
 
 from spoold import canonical, errors
+from spoold.bundle.copying import write_all
 from spoold.bundle.entry import Entry, Kind, Report
-from spoold.bundle.framing import write_all
 from spoold.bundle.lines import entry_lines, parse_entry
 from spoold.bundle.paths import stays_inside
 from spoold.bundle.reader import BundleReader, Index, Policy, VerifiedHead, verify_head
@@ -33,6 +33,7 @@ from spoold.spool import begin_sync, sync_file_system
 from spoold.trust import Trust
 
 _TOP_MODE: Final = 0o755
+_MAX_ID: Final = 2**32 - 2  # one more is -1, by which chown(2) leaves the owner as it is
 _FEW_ENTRIES: Final = 16  # so many are fsynced one by one; of more, the whole file system is
 
 
@@ -85,6 +86,7 @@ class TreeSink:
 
     def entry(self, entry: Entry) -> None:
         """A folder is made now, its mode and times later; a link is noted for the end."""
+        self._check_owner(entry)
         match entry.kind:
             case Kind.DIR:
                 with _target_errors(entry.path):
@@ -187,6 +189,7 @@ class TreeSink:
         remove_tree(self._path)
 
     def _dress(self, descriptor: int, entry: Entry, opened_with: int = 0) -> None:
+        self._check_owner(entry)
         if self._owners:
             os.fchown(descriptor, entry.uid, entry.gid)
         if self._owners or opened_with != entry.mode or entry.mode & ~self._plain_modes:
@@ -194,6 +197,16 @@ class TreeSink:
         os.utime(descriptor, ns=(entry.mtime_ns, entry.mtime_ns))
         if self._few:
             os.fsync(descriptor)
+
+    def _check_owner(self, entry: Entry) -> None:
+        if self._owners and max(entry.uid, entry.gid) > _MAX_ID:
+            shown = canonical.text(entry.path)
+            raise SpooldError(
+                errors.DISK_ERROR,
+                f"{shown}: this system has no owner {entry.uid}:{entry.gid}",
+                hint="restore without --owners",
+                at=shown,
+            )
 
     def _handle(self, folder: bytes) -> int:
         if self._few:
@@ -328,6 +341,4 @@ def _target_error(path: bytes, error: OSError) -> SpooldError:
         return SpooldError(
             errors.TARGET_COLLIDES, f"{shown}: another entry stands in its place", at=shown
         )
-    full = error.errno in {errno.ENOSPC, errno.EDQUOT}
-    code = errors.NO_SPACE if full else errors.DISK_ERROR
-    return SpooldError(code, f"{shown}: {error.strerror}", at=shown)
+    return SpooldError(errors.disk_code(error), f"{shown}: {error.strerror}", at=shown)

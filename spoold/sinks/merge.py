@@ -207,7 +207,4 @@ def _failure(path: bytes, error: OSError) -> SpooldError:
     shown = canonical.text(path)
     if isinstance(error, FileExistsError | NotADirectoryError):
         return SpooldError(errors.TARGET_EXISTS, f"{shown}: {error.strerror}", at=shown)
-    full = error.errno in {errno.ENOSPC, errno.EDQUOT}
-    return SpooldError(
-        errors.NO_SPACE if full else errors.DISK_ERROR, f"{shown}: {error.strerror}", at=shown
-    )
+    return SpooldError(errors.disk_code(error), f"{shown}: {error.strerror}", at=shown)

@@ -7,7 +7,8 @@ import os
 from collections.abc import Callable
 from typing import Final, NamedTuple, TypeAlias
 
-FOLDER_FLAGS: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+from spoold.sources.roots import FOLDER_FLAGS
+
 _MAX_DEPTH: Final = 128  # no path in a bundle is deeper
 
 # Of a path beneath the source, whether it is a folder, and whether the folder above is taken:

@@ -1,7 +1,7 @@
 """The files source: a folder or file beneath a configured root, walked without following links.
 
-Every step is taken relative to a directory handle and with O_NOFOLLOW, so that a folder which is
-swapped for a symbolic link during the walk ends it with an error, never outside the root.
+As above it (see `roots`), every step is relative to a directory handle and with O_NOFOLLOW: a
+folder that is swapped for a symbolic link during the walk is left out or ends it with an error.
 
 Which paths: a file, link or folder is taken when `include` matches it or a folder above it and
 `exclude` matches neither (see `globs`); folders above what is taken come along. The path in the
@@ -16,25 +16,33 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, ClassVar, Final, Literal
+from typing import ClassVar, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from spoold import canonical, errors
+from spoold.bundle.content import changed, unreadable
 from spoold.bundle.entry import SYMLINK_MODE, Kind, SourceEntry, clamp_mtime
 from spoold.bundle.paths import path_fault, stays_inside
 from spoold.errors import SpooldError
 from spoold.sources import globs
-from spoold.sources.counting import FOLDER_FLAGS, Counter
+from spoold.sources.counting import Counter
 from spoold.sources.losses import NotCarried
+from spoold.sources.roots import (
+    FILE_FLAGS,
+    FOLDER_FLAGS,
+    PRIVATE_NAME,
+    RootedPath,
+    require_public,
+)
 
 Problem = Callable[[bytes, SpooldError], None]
 
-_FILE_FLAGS: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
 # A listing's lines sort by name, a folder's as "name/", and carry what the name is.
 _MARK: Final = b"\x00"
 _ENCODING: Final = sys.getfilesystemencoding()
 _ERRORS: Final = sys.getfilesystemencodeerrors()
+_PRIVATE: Final = PRIVATE_NAME + b"/"
 _FILE, _LINK, _OTHER, _DIR = b"f", b"l", b"o", b"d"
 
 
@@ -98,14 +106,7 @@ class FilesSource:
     def __init__(
         self, spec: FilesSpec, roots: Mapping[str, Path], *, label: str | None = None
     ) -> None:
-        if spec.root not in roots:
-            known = ", ".join(sorted(roots)) or "none is configured"
-            raise SpooldError(
-                errors.ROOT_UNKNOWN, f"{canonical.text(spec.root)}; there are: {known}", at="root"
-            )
-        self._root = roots[spec.root]
-        self._spec = spec
-        self._segments = _segments(spec.path)
+        self._top = RootedPath(spec.root, spec.path, roots)
         self._into = b"" if spec.into is None else spec.into.encode()
         self._include, self._exclude = globs.Globs(spec.include), globs.Globs(spec.exclude)
         self._not_carried = NotCarried()
@@ -123,7 +124,7 @@ class FilesSource:
         file or folder in it that is unreadable, has vanished or is too deep goes to `on_problem`,
         and, where that returns, is left out.
         """
-        folder, name = self._open_top()
+        folder, name = self._top.open()
         try:
             if name is None:
                 yield from self._walk(folder, on_problem)
@@ -138,13 +139,13 @@ class FilesSource:
 
     def measure(self) -> tuple[int, int]:
         """Files and bytes that a walk would find now: for progress, so nothing is opened for it."""
-        folder, name = self._open_top()
+        folder, name = self._top.open()
         try:
             if name is not None:
                 if not self._takes(name, folder=False, taken=self._include.all):
                     return 0, 0
                 return 1, os.stat(name, dir_fd=folder, follow_symlinks=False).st_size
-            everything = self._include.all and not self._spec.exclude
+            everything = self._include.all and self._exclude.empty
             counter = Counter(
                 None
                 if everything
@@ -153,59 +154,9 @@ class FilesSource:
             counter.count(folder, taken=self._include.all)
             return counter.files, counter.bytes
         except OSError as error:
-            raise _top_error(self._spec, error, canonical.text(name or b"")) from error
+            raise self._top.failure(error, canonical.text(name or b"")) from error
         finally:
             os.close(folder)
-
-    def open_file(self) -> BinaryIO:
-        """Open the one file that the source is, for reading.
-
-        Raises path-outside-root, source-missing (also for a folder) or source-unreadable.
-        """
-        folder, name = self._open_top()
-        try:
-            if name is None:
-                shown = canonical.text(self._spec.path)
-                raise SpooldError(
-                    errors.SOURCE_MISSING, f"{shown} is a folder, not a file", at="path"
-                )
-            descriptor = os.open(name, _FILE_FLAGS, dir_fd=folder)
-            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                os.close(descriptor)
-                raise _changed(name, "it is no regular file any more")
-            return open(descriptor, "rb", buffering=0)
-        except OSError as error:
-            raise _top_error(self._spec, error, canonical.text(name or b"")) from error
-        finally:
-            os.close(folder)
-
-    def _open_top(self) -> tuple[int, bytes | None]:
-        """A handle of the source's folder; or of the one that holds the file, and its name."""
-        try:
-            folder = os.open(self._root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        except OSError as error:
-            raise _top_error(self._spec, error, "the root") from error
-        for number, segment in enumerate(self._segments):
-            shown = canonical.text(b"/".join(self._segments[: number + 1]))
-            try:
-                status = os.stat(segment, dir_fd=folder, follow_symlinks=False)
-                last = number == len(self._segments) - 1
-                if last and stat.S_ISREG(status.st_mode):
-                    return folder, segment
-                if stat.S_ISLNK(status.st_mode):
-                    raise SpooldError(
-                        errors.PATH_OUTSIDE_ROOT, f"{shown} is a symbolic link", at="path"
-                    )
-                following = os.open(segment, FOLDER_FLAGS, dir_fd=folder)
-            except OSError as error:
-                os.close(folder)
-                raise _top_error(self._spec, error, shown) from error
-            except SpooldError:
-                os.close(folder)
-                raise
-            os.close(folder)
-            folder = following
-        return folder, None
 
     def _walk(self, top: int, on_problem: Problem) -> Iterator[SourceEntry]:
         # Depth first with a stack of open folders: depth costs handles, not nested generators.
@@ -222,7 +173,7 @@ class FilesSource:
                 name, _, kind = level.names.pop().rpartition(_MARK)
                 under = level.under + name
                 taken = level.taken
-                if not taken or self._spec.exclude:
+                if not taken or not self._exclude.empty:
                     answer = self._takes(under.rstrip(b"/"), folder=kind == _DIR, taken=taken)
                     if answer is None:
                         continue
@@ -283,11 +234,11 @@ class FilesSource:
         )
 
     def _file(self, folder: int, name: bytes, path: bytes) -> SourceEntry:
-        descriptor = os.open(name, _FILE_FLAGS, dir_fd=folder)
+        descriptor = os.open(name, FILE_FLAGS, dir_fd=folder)
         try:
             status = os.fstat(descriptor)
             if not stat.S_ISREG(status.st_mode):
-                raise _changed(path, "it is no regular file any more")
+                raise changed(path, "it is no regular file any more")
             self._not_carried.look(descriptor, status)
         except BaseException:
             os.close(descriptor)
@@ -316,13 +267,17 @@ class FilesSource:
         try:
             descriptor = os.open(name[:-1], FOLDER_FLAGS, dir_fd=level.descriptor)
             try:
+                if name == _PRIVATE:
+                    require_public(descriptor)
                 return descriptor, _listing(descriptor), self._folder(descriptor, path)
             except BaseException:
                 os.close(descriptor)
                 raise
         except OSError as error:
             on_problem(path, _problem(path, error))
-            return None
+        except SpooldError as error:
+            on_problem(path, error)
+        return None
 
     def _folder(self, descriptor: int, path: bytes) -> SourceEntry:
         status = os.fstat(descriptor)
@@ -375,35 +330,8 @@ def _listing(descriptor: int) -> list[bytes]:
     return lines
 
 
-def _segments(path: str) -> list[bytes]:
-    """The segments of a request's path. Raises path-outside-root."""
-    raw = path.encode()
-    segments = [segment for segment in raw.rstrip(b"/").split(b"/") if segment != b"."]
-    if raw.startswith(b"/") or b".." in segments or b"\0" in raw:
-        raise SpooldError(
-            errors.PATH_OUTSIDE_ROOT, f"{canonical.text(raw)} is no path beneath it", at="path"
-        )
-    return [segment for segment in segments if segment]
-
-
-def _top_error(spec: FilesSpec, error: OSError, shown: str) -> SpooldError:
-    where = f"{shown} (root {canonical.text(spec.root)})"
-    if error.errno == errno.ELOOP:
-        return SpooldError(errors.PATH_OUTSIDE_ROOT, f"{where} is a symbolic link", at="path")
-    if error.errno in {errno.ENOENT, errno.ENOTDIR}:
-        what = "does not exist" if error.errno == errno.ENOENT else "is neither file nor folder"
-        return SpooldError(errors.SOURCE_MISSING, f"{where} {what}", at="path")
-    return SpooldError(errors.SOURCE_UNREADABLE, f"{where}: {error.strerror}", at="path")
-
-
 def _problem(path: bytes, error: OSError) -> SpooldError:
     # What vanished, or became a link or a file, after it was listed.
     if error.errno in {errno.ENOENT, errno.ELOOP, errno.ENOTDIR, errno.EINVAL}:
-        return _changed(path, "it vanished or became something else while it was read")
-    shown = canonical.text(path)
-    return SpooldError(errors.SOURCE_UNREADABLE, f"{shown}: {error.strerror}", at=shown)
-
-
-def _changed(path: bytes, what: str) -> SpooldError:
-    shown = canonical.text(path)
-    return SpooldError(errors.SOURCE_CHANGED, f"{shown}: {what}", at=shown)
+        return changed(path, "it vanished or became something else while it was read")
+    return unreadable(path, error)

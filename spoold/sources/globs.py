@@ -29,6 +29,7 @@ class Globs:
     def __init__(self, patterns: Iterable[str]) -> None:
         self._patterns = list(patterns)
         self.all = "**" in self._patterns
+        self.empty = not self._patterns
         self._any = _compile(self._patterns)
         self._files = _compile(item for item in self._patterns if not item.endswith("/"))
 
@@ -43,20 +44,38 @@ def _compile(patterns: Iterable[str]) -> re.Pattern[str]:
 
 
 def _translate(pattern: str) -> str:
-    segments = pattern.split("/")
-    pieces: list[str] = []
-    for number, segment in enumerate(segments):
-        last = number == len(segments) - 1
-        if segment == "**":
-            # Matches at least something when it comes last: "a/**" is what is in a, not a itself.
-            pieces.append(".+" if last else "(?:.+/)?")
-        else:
-            pieces.append(_segment(segment) + ("" if last else "/"))
+    """A regular expression that takes time in proportion to pattern and path, not more.
+
+    What stands between two `**`, and between two `*` of a segment, is of fixed length: the first
+    place where it fits is as good as any later one, so it is never looked for again (`(?>…)`).
+    """
+    first, *others = _split(pattern.split("/"), "**")
+    if not others:
+        return f"(?:{_segments(first)})"
+    *middle, last = others
+    pieces = [_segments(first) + "/" if first else ""]
+    pieces += [f"(?>(?:[^/]+/)*?{_segments(block)}/)" for block in middle if block]
+    # Matches at least something when it comes last: "a/**" is what is in a, not a itself.
+    pieces.append(f"(?:.+/)?{_segments(last)}" if last else ".+")
     return f"(?:{''.join(pieces)})"
 
 
+def _segments(segments: list[str]) -> str:
+    return "/".join(map(_segment, segments))
+
+
 def _segment(segment: str) -> str:
-    pieces = []
+    first, *others = _split(_characters(segment), "*")
+    if not others:
+        return "".join(first)
+    *middle, last = map("".join, others)
+    pieces = [f"(?>[^/]*?{run})" for run in middle if run]
+    return "".join((*first, *pieces, "[^/]*", last))
+
+
+def _characters(segment: str) -> list[str]:
+    """What matches one character each, and `*`."""
+    found = []
     position = 0
     while position < len(segment):
         character = segment[position]
@@ -64,22 +83,42 @@ def _segment(segment: str) -> str:
             "]", position + (3 if segment[position + 1 : position + 2] == "!" else 2)
         )
         if character == "*":
-            pieces.append("[^/]*")
+            found.append("*")
         elif character == "?":
-            pieces.append("[^/]")
+            found.append("[^/]")
         elif character == "[" and end > 0:
-            pieces.append(_set(segment[position + 1 : end]))
+            found.append(_set(segment[position + 1 : end]))
             position = end
         else:
-            pieces.append(re.escape(character))
+            found.append(re.escape(character))
         position += 1
-    return "".join(pieces)
+    return found
+
+
+def _split(items: list[str], at: str) -> list[list[str]]:
+    parts: list[list[str]] = [[]]
+    for item in items:
+        if item == at:
+            parts.append([])
+        else:
+            parts[-1].append(item)
+    return parts
 
 
 def _set(body: str) -> str:
-    negated = body.startswith("!")
-    inner = "".join(
-        character if character == "-" else re.escape(character)
-        for character in body.removeprefix("!")
-    )
-    return f"(?:(?!/)[{'^' if negated else ''}{inner}])"
+    """A set; a range that runs backwards holds nothing."""
+    characters = body.removeprefix("!")
+    inner = ""
+    position = 0
+    while position < len(characters):
+        first, last = characters[position], characters[position + 2 : position + 3]
+        if characters[position + 1 : position + 2] == "-" and last:
+            if first <= last:
+                inner += f"{re.escape(first)}-{re.escape(last)}"
+            position += 3
+        else:
+            inner += re.escape(first)
+            position += 1
+    if body.startswith("!"):
+        return f"[^/{inner}]"
+    return f"(?:(?!/)[{inner}])" if inner else "(?!)"

@@ -1,16 +1,16 @@
-"""Run one claimed job to its end: the action, what its failure means, and publishing.
+"""Run one claimed job to where it can be published: the action, and what its failure means.
 
 A failure that may pass goes back to the queue with a delay while attempts are left; any other
-ends the job. Whatever happens, the claim is given up by one guarded statement.
+ends the job. What is no fault of the job (a full disk, say) uses up no attempt: it is tried again
+for ever. Whatever happens, the claim is given up by one guarded statement.
 """
 
 import enum
-import errno
 import os
 import random
-import time
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -18,11 +18,18 @@ from typing import assert_never
 
 import structlog
 
-from spoold import errors
+from spoold import errors, points
 from spoold.actions import ACTIONS
-from spoold.actions.context import ActionSettings, Context, KeyDoneError, KeyHeldError, Outcome
+from spoold.actions.context import (
+    ActionSettings,
+    Context,
+    KeyDoneError,
+    KeyHeldError,
+    Outcome,
+    ResultError,
+)
 from spoold.errors import SpooldError
-from spoold.publish import Ending, Made, Publisher
+from spoold.publish import Ending, Ready, standing
 from spoold.publish.plan import shown
 from spoold.queue.job import Claim, Job, Key, RetryPolicy, State, Waiting, may_retry, retry_delay
 from spoold.queue.patience import patiently
@@ -33,11 +40,13 @@ from spoold.status import Host, claimed_name
 from spoold.trust import Signer, Trust
 from spoold.worker import scratch as scratch_folder
 from spoold.worker.live import LiveStatus
+from spoold.worker.own import own
+from spoold.worker.scratch import LeaseLostError
 
 log = structlog.get_logger()
 
-_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
-_PUBLISH_AGAIN_SECONDS = 5.0
+# So often is looked whether there is room again.
+_LONGEST_POSTPONEMENT_SECONDS = 60.0
 _USED_UP = "its attempts are used up: remove the cause that the message names, then `spoold retry`"
 
 
@@ -48,11 +57,16 @@ class Became(enum.StrEnum):
     RETRIED = "retried"
     WAITS = "waits"
     DEFERRED = "deferred"
+    POSTPONED = "postponed"
     LOST = "lost"
 
 
-class LeaseLostError(Exception):
-    """The job is somebody else's by now: this attempt publishes nothing."""
+class _AnsweredError(Exception):
+    """The job has its final status already; the row is of a time before that."""
+
+    def __init__(self, ending: Ending) -> None:
+        super().__init__(ending.state)
+        self.ending = ending
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,38 +92,63 @@ class Attempt:
     live: LiveStatus
     let_go: Callable[[], None]
     """Called before the claim is given up: from then on, not holding it is no reason to die."""
+    require_lease: Callable[[], None]
+    """Raises where the lease may run out: what acts outside of scratch must stop then."""
 
-    def run(self) -> tuple[Became, Ending | None]:
-        """Take the job as far as it goes; the ending where there is one."""
-        job, tree = self.claim.job, self.site.tree
-        if job.state is State.PUBLISHING:
-            assert job.outcome is not None
-            again = job.final_document is not None
-            begin = scratch_folder.take_over if again else scratch_folder.begin
-            ending = Ending.of(job.outcome)
-            if ending.state is State.DUPLICATE and not again and ending.result is not None:
-                ending = self._duplicate_of(uuid.UUID(str(ending.result["duplicate_of"])))
-            return self._publish(begin(tree, self.claim), ending, resume=again)
-        scratch = scratch_folder.begin(tree, self.claim)
+    def run(self) -> Ready | Became:
+        """Take the job as far as it goes without its publication."""
         try:
-            with self.live.of(job, scratch):
-                outcome = self._act(scratch)
+            publishing = self.claim.job.state is State.PUBLISHING
+            return self._go_on_publishing() if publishing else self._begin()
         except LeaseLostError:
-            return Became.LOST, None
+            return Became.LOST
+        except OSError as error:  # not even the scratch folder could be made
+            return self._postpone(None, errors.of_os_error(error))
+
+    def _go_on_publishing(self) -> Ready:
+        job = self.claim.job
+        assert job.outcome is not None
+        recorded = job.final_document is not None
+        begin = scratch_folder.take_over if recorded else scratch_folder.begin
+        ending = Ending.of(job.outcome)
+        if ending.state is State.DUPLICATE and not recorded and ending.result is not None:
+            ending = self._duplicate_of(uuid.UUID(str(ending.result["duplicate_of"])))
+        scratch = begin(self.site.tree, self.claim)
+        points.reached("scratch")
+        if recorded:  # else the row is asked when it is recorded
+            self._require_held(scratch)
+        return Ready(self.claim, scratch, ending)
+
+    def _begin(self) -> Ready | Became:
+        scratch = scratch_folder.begin(self.site.tree, self.claim)
+        points.reached("scratch")
+        try:
+            with self.live.of(self.claim, scratch):
+                outcome = self._act(scratch)
         except KeyHeldError as held:
             return self._wait_for(scratch, held)
         except KeyDoneError as done:
-            return self._publish(scratch, self._duplicate_of(done.job))
+            return self._ready(scratch, self._duplicate_of(done.job))
+        except _AnsweredError as answered:
+            return self._ready(scratch, answered.ending)
         except SpooldError as error:
             return self._fail(scratch, error)
+        points.reached("act")
         ending = Ending(State.SUCCEEDED, outcome.result, None, outcome.warnings)
-        return self._publish(scratch, ending, outcome.made)
+        return replace(self._ready(scratch, ending), made=outcome.made)
+
+    def _ready(self, scratch: Path, ending: Ending) -> Ready:
+        progress = replace(self.live.progress(), phase="publish").document()
+        return Ready(self.claim, scratch, ending, progress=progress)
 
     def _act(self, scratch: Path) -> Outcome:
         job, site = self.claim.job, self.site
         name = os.fsdecode(claimed_name(job.id, job.drop_name))
         drop = site.tree.folder(Folder.CLAIMED) / name
         if not os.path.lexists(drop):
+            if final := standing.find(site.tree, site.signer, job):
+                self._take_key_again(final.ending)
+                raise _AnsweredError(final.ending)
             raise SpooldError(errors.DROP_MISSING, f"{name} is not in .spoold/claimed")
         context = Context(
             request=job.request,
@@ -122,15 +161,23 @@ class Attempt:
             trust=site.load_trust(),
             report=self.live.report,
             take_key=self._take_key,
+            drop_name=job.drop_name,
+            job_id=str(job.id),
+            droppers=site.tree.folder(Folder.INBOX).stat().st_gid,
+            check=self.require_lease,
         )
         assert job.action is not None
         try:
+            own(drop, scratch, site.actions.min_free_bytes)
             return ACTIONS[job.action].run(context)
         except (SpooldError, LeaseLostError, KeyHeldError, KeyDoneError):
             raise
         except OSError as error:
-            raise disk_error(error) from error
+            raise errors.of_os_error(error) from error
         except Exception as error:  # the job fails with a code, the worker lives on
+            # A thread needs a stack: Python has no other word for the lack of room for one.
+            if isinstance(error, MemoryError) or str(error) == "can't start new thread":
+                raise SpooldError(errors.OUT_OF_MEMORY) from error
             log.exception("attempt.crashed", job=str(job.id), attempt=job.attempt)
             raise SpooldError(errors.INTERNAL, f"{type(error).__name__}: {error}") from error
 
@@ -138,7 +185,7 @@ class Attempt:
         answer = patiently(self.store.take_key, self.claim, key, content_sha256)
         match answer.verdict:
             case Key.TAKEN | Key.OTHER:
-                return
+                points.reached("key")
             case Key.HELD:
                 assert answer.job is not None
                 raise KeyHeldError(answer.job, key, content_sha256)
@@ -152,7 +199,27 @@ class Attempt:
             case _:
                 assert_never(answer.verdict)
 
-    def _wait_for(self, scratch: Path, held: KeyHeldError) -> tuple[Became, Ending | None]:
+    def _take_key_again(self, ending: Ending) -> None:
+        """What was done once is done, though the row had forgotten it."""
+        action = self.claim.job.action
+        if action and ending.state is State.SUCCEEDED and ending.result is not None:
+            taken = ACTIONS[action].key_of(ending.result)
+            if taken is not None:
+                with suppress(KeyHeldError, KeyDoneError):
+                    self._take_key(*taken)
+
+    def _require_held(self, scratch: Path) -> None:
+        """Make sure that this folder was made in time; raises LeaseLostError.
+
+        Whoever claims the job after this answer begins with moving the folder away, which fences
+        off all that leaves it by path. One that was made later nobody would move.
+        """
+        if not patiently(self.store.holds, self.claim):
+            scratch_folder.end(self.site.tree, scratch)
+            raise LeaseLostError
+
+    def _wait_for(self, scratch: Path, held: KeyHeldError) -> Became:
+        self._require_held(scratch)
         self.live.held_up(self.claim.job, scratch)
         scratch_folder.end(self.site.tree, scratch)
         self.let_go()
@@ -161,12 +228,13 @@ class Attempt:
         )
         match waiting:
             case Waiting.WAITING:
-                return Became.WAITS, None
+                points.reached("wait_for")
+                return Became.WAITS
             case Waiting.HOLDER_GONE:  # it ended in between: this job's turn comes at once
                 patiently(self.store.release, self.claim)
-                return Became.WAITS, None
+                return Became.WAITS
             case Waiting.LOST:
-                return Became.LOST, None
+                return Became.LOST
             case _:
                 assert_never(waiting)
 
@@ -174,59 +242,48 @@ class Attempt:
         job = patiently(self.store.get, first)
         return Ending(State.DUPLICATE, {"duplicate_of": str(first), "stands": stands(job)})
 
-    def _fail(self, scratch: Path, error: SpooldError) -> tuple[Became, Ending | None]:
+    def _fail(self, scratch: Path, error: SpooldError) -> Ready | Became:
+        if error.code in errors.CIRCUMSTANCES:
+            return self._postpone(scratch, error)
         job = self.claim.job
         document = error_document(error)
-        if not may_retry(job, transient=error.code.transient):
-            if error.code.transient:  # its own hint speaks of another attempt
+        if not may_retry(job, transient=error.transient):
+            if error.transient:  # its own hint speaks of another attempt
                 document = {**document, "hint": _USED_UP}
-            ending = Ending(State(error.code.state.value), error=document)
-            return self._publish(scratch, ending)
+            result = error.result if isinstance(error, ResultError) else None
+            ending = Ending(State(error.code.state.value), result, document)
+            return self._ready(scratch, ending)
         delay = retry_delay(job.attempt, self.site.retry, random.random())  # noqa: S311  # jitter
-        # Before the row: once it is scheduled, the next attempt's statuses may be on their way.
-        self.live.scheduled(job, scratch, error, datetime.now(UTC) + timedelta(seconds=delay))
-        scratch_folder.end(self.site.tree, scratch)
-        self.let_go()
+        self._say_scheduled(scratch, error, delay)
         kept = patiently(self.store.retry, self.claim, document, delay)
-        return (Became.RETRIED if kept else Became.LOST), None
+        points.reached("retry")
+        return Became.RETRIED if kept else Became.LOST
 
-    def _publish(
-        self, scratch: Path, ending: Ending, made: Sequence[Made] = (), *, resume: bool = False
-    ) -> tuple[Became, Ending | None]:
-        """Publish; what stands in the way is tried again for ever, by whoever claims it then."""
-        publisher = Publisher(self.site.tree, self.store, self.site.host, self.site.signer)
-        try:
-            if resume:
-                kept = publisher.resume(self.claim, scratch)
-            else:
-                progress = replace(self.live.progress(), phase="publish").document()
-                kept = publisher.publish(self.claim, scratch, ending, made, progress)
-        except (SpooldError, OSError) as error:
-            return self._defer(error if isinstance(error, SpooldError) else disk_error(error))
-        scratch_folder.end(self.site.tree, scratch)
-        return (Became.PUBLISHED, ending) if kept else (Became.LOST, None)
-
-    def _defer(self, error: SpooldError) -> tuple[Became, Ending | None]:
-        """Give a publication back for a while; one without a document begins again."""
-        log.error("publish.failed", job=str(self.claim.job.id), error=str(error), fix=error.hint)
+    def _postpone(self, scratch: Path | None, error: SpooldError) -> Became:
+        """Have the attempt made again, not counted; each time a little later."""
+        job, document = self.claim.job, error_document(error)
+        log.error("attempt.postponed", job=str(job.id), error=str(error), fix=error.hint)
+        jitter = random.random()  # noqa: S311  # it spreads load
+        delay = retry_delay(self.claim.epoch, self.site.retry, jitter)
+        delay = min(delay, _LONGEST_POSTPONEMENT_SECONDS)
+        if job.state is State.PUBLISHING:
+            self.let_go()
+            deferred = patiently(self.store.defer_publishing, self.claim, delay, document)
+            return Became.DEFERRED if deferred else Became.LOST
+        if scratch is not None:
+            self._say_scheduled(scratch, error, delay)
         self.let_go()
-        document = error_document(error)
-        if patiently(
-            lambda: self.store.defer_publishing(self.claim, _PUBLISH_AGAIN_SECONDS, document)
-        ):
-            return Became.DEFERRED, None
-        # No document yet: its own disk was full. The attempt is made again, and not counted.
-        time.sleep(_PUBLISH_AGAIN_SECONDS)
-        kept = patiently(self.store.release, self.claim)
-        return (Became.RETRIED if kept else Became.LOST), None
+        kept = patiently(self.store.postpone, self.claim, document, delay)
+        return Became.POSTPONED if kept else Became.LOST
 
-
-def disk_error(error: OSError) -> SpooldError:
-    """A system call's failure as an error of ours."""
-    code = errors.NO_SPACE if error.errno in _FULL else errors.DISK_ERROR
-    where = error.filename2 or error.filename
-    shown = f"{os.fsdecode(where)}: " if isinstance(where, str | bytes) else ""
-    return SpooldError(code, f"{shown}{error.strerror or error}")
+    def _say_scheduled(self, scratch: Path, error: SpooldError, delay: float) -> None:
+        """Show that it will be tried again and why, give the folder back, and let go."""
+        self._require_held(scratch)
+        # Before the row: once it is scheduled, the next attempt's statuses may be on their way.
+        when = datetime.now(UTC) + timedelta(seconds=delay)
+        self.live.scheduled(self.claim.job, scratch, error, when)
+        scratch_folder.end(self.site.tree, scratch)
+        self.let_go()
 
 
 def stands(job: Job | None) -> str | None:
@@ -236,5 +293,5 @@ def stands(job: Job | None) -> str | None:
     result = job.outcome["result"]
     if "restored" in result:
         return str(result["restored"])
-    published = [move for move in job.sources if move.role == "bundle"]
+    published = [move for move in job.sources if move.role in {"bundle", "result"}]
     return shown(published[0].folder, published[0].name) if published else None

@@ -2,22 +2,22 @@
 
 The action reports how far it is; a ticking thread writes it. A status appears when an attempt is
 a second old, so that small jobs cost nothing, and leaves scratch by path, so that a worker that
-lost its lease writes none. Once an attempt has stopped, nothing more is written: the next status
-is the final one.
+lost its lease writes none; before the first, the row is asked whether the lease still stands. Once
+an attempt has stopped, nothing more is written: the next status is the final one.
 """
 
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
-from spoold import spool
+from spoold import points, spool
 from spoold.errors import SpooldError
-from spoold.queue.job import Job, State
+from spoold.queue.job import Claim, Job, State
 from spoold.spool import Folder, Spool
 from spoold.status import Host, Progress, Status, status_name
 
@@ -27,9 +27,11 @@ _AGAIN_SECONDS = 1.0
 
 @dataclass(slots=True)
 class _Attempt:
-    job: Job
+    claim: Claim
     scratch: Path
     started: float
+    sure: bool = False
+    """The claim was found to hold when the folder was there: who claims next moves it away."""
     written: float = 0.0
     shown: Progress | None = None
 
@@ -45,11 +47,11 @@ class LiveStatus:
         self._last = Progress("start")
 
     @contextmanager
-    def of(self, job: Job, scratch: Path) -> Iterator[None]:
+    def of(self, claim: Claim, scratch: Path) -> Iterator[None]:
         """While inside, `tick` shows this job as running."""
         self._last = Progress("start")
         with self._lock:
-            self._attempt = _Attempt(job, scratch, time.monotonic())
+            self._attempt = _Attempt(claim, scratch, time.monotonic())
         try:
             yield
         finally:
@@ -60,23 +62,34 @@ class LiveStatus:
         """Take note of how far the attempt is; cheap enough to call for every entry."""
         self._last = progress
 
-    def tick(self) -> None:
+    def tick(self, holds: Callable[[Claim], bool]) -> None:
         """Write the status if it is due. Called by the worker's second thread."""
+        attempt, now = self._attempt, time.monotonic()
+        if attempt is None or now - attempt.started < _FIRST_SECONDS:
+            return
+        if now - attempt.written < _AGAIN_SECONDS or attempt.shown is self._last:
+            return
+        if not attempt.sure:
+            with suppress(SpooldError):  # asked again at the next tick
+                attempt.sure = holds(attempt.claim)
         with self._lock:
-            attempt, now = self._attempt, time.monotonic()
-            if attempt is None or now - attempt.started < _FIRST_SECONDS:
-                return
-            if now - attempt.written < _AGAIN_SECONDS or attempt.shown is self._last:
+            if not attempt.sure or self._attempt is not attempt:
                 return
             attempt.written, attempt.shown = now, self._last
             progress = self._last.document()
-            status = replace(Status.of(attempt.job, State.RUNNING), progress=progress)
+            status = replace(Status.of(attempt.claim.job, State.RUNNING), progress=progress)
             with suppress(OSError):  # the next one may succeed; the final one says what was wrong
                 self._write(status, attempt.scratch)
 
     def scheduled(self, job: Job, scratch: Path, error: SpooldError, when: datetime) -> None:
         """Show that the attempt failed, why, and when the next one starts."""
         status = replace(Status.of(job, State.SCHEDULED), next_attempt_at=when).with_error(error)
+        with suppress(OSError):
+            self._write(status, scratch)
+
+    def deferred(self, job: Job, scratch: Path, error: SpooldError, when: datetime) -> None:
+        """Show what stands in the way of publishing a decided job, and when that goes on."""
+        status = replace(Status.of(job, State.PUBLISHING), next_attempt_at=when).with_error(error)
         with suppress(OSError):
             self._write(status, scratch)
 
@@ -93,3 +106,4 @@ class LiveStatus:
     def _write(self, status: Status, scratch: Path) -> None:
         target = self._tree.folder(Folder.STATUS) / os.fsdecode(status_name(status.drop))
         spool.replace_content(target, status.live(self._host), scratch / "live.tmp")
+        points.reached("live")

@@ -1,11 +1,17 @@
-"""What a worker tells its supervisor: a line of JSON for each job that got its final status."""
+"""What a worker tells its supervisor: a line when it begins its first attempt, and a line of JSON
+for each job that got its final status.
+"""
 
 import json
+import os
+from contextlib import suppress
 from dataclasses import asdict, dataclass
-from typing import Self
+from typing import Final, Self
 
 from spoold.publish import Ending
 from spoold.queue.job import Job, State
+
+WORKING: Final = b"working"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,3 +45,27 @@ class Published:
     def line(self) -> bytes:
         """One line, its end included."""
         return json.dumps(asdict(self)).encode() + b"\n"
+
+
+class Events:
+    """The worker's end of the pipe; None: nobody listens to one that was started by hand."""
+
+    def __init__(self, descriptor: int | None) -> None:
+        self._descriptor = descriptor
+        self._working = False
+
+    def working(self) -> None:
+        """An attempt begins: from now on, what ends this worker may be a job's fault."""
+        if not self._working:
+            self._working = True
+            self._tell(WORKING + b"\n")
+
+    def published(self, published: Published) -> None:
+        """A job got its final status."""
+        self._tell(published.line())
+
+    def _tell(self, line: bytes) -> None:
+        if self._descriptor is not None:
+            # A line below PIPE_BUF is written whole; a supervisor that is gone ends us anyway.
+            with suppress(OSError):
+                os.write(self._descriptor, line)

@@ -6,6 +6,7 @@ runs it is ended.
 """
 
 import queue
+import signal
 import socket
 import threading
 import time
@@ -15,8 +16,9 @@ from contextlib import suppress
 
 import structlog
 
-from spoold import errors
+from spoold import errors, points
 from spoold.errors import SpooldError
+from spoold.queue.migrate import require_known
 from spoold.queue.store import Store
 from spoold.spool import Spool
 from spoold.worker import scratch
@@ -49,11 +51,17 @@ class Maintenance:
         self._keep_database = keep_database
         self._kill = kill
         self._dead: queue.SimpleQueue[uuid.UUID] = queue.SimpleQueue()
+        self._causes: dict[uuid.UUID, SpooldError] = {}
+        self._buried: list[uuid.UUID] = []  # signed off, their jobs perhaps not taken back yet
         self._swept = -_SWEEP_SECONDS
         self._awake = threading.Event()
 
-    def bury(self, worker: uuid.UUID) -> None:
-        """Take note that a worker of this daemon has died: its jobs need not wait for the lease."""
+    def bury(self, worker: uuid.UUID, status: int) -> None:
+        """Take note that a worker of this daemon has died: its jobs need not wait for the lease.
+
+        `status` is its exit status, negative where a signal ended it.
+        """
+        self._causes[worker] = _cause(status, self._settings)
         self._dead.put(worker)
         self._awake.set()
 
@@ -62,7 +70,10 @@ class Maintenance:
         self._awake.set()
 
     def run(self, stop: threading.Event) -> None:
-        """Until stopped. A database that is away is waited for."""
+        """Until stopped. A database that is away is waited for.
+
+        Raises schema-newer: this daemon has no more business there.
+        """
         away = False
         forgotten = False
         while not stop.is_set():
@@ -71,11 +82,14 @@ class Maintenance:
                 if not forgotten:
                     self._forget_dead_of_this_host()
                     forgotten = True
+                require_known(self._store.database)  # before any statement that it may not fit
                 self.round()
                 if away:
                     log.info("database.back")
                 away = False
             except SpooldError as error:
+                if error.code is errors.SCHEMA_NEWER:
+                    raise
                 if not away:
                     log.error("maintenance.failed", error=str(error), fix=error.hint)
                 away = error.code is errors.DATABASE_AWAY
@@ -88,9 +102,15 @@ class Maintenance:
         """Promote, rescue, and once a minute sweep."""
         self._leave_dead()
         self._store.promote()
-        for rescued in self._store.rescue(self._settings.lease_seconds, self._settings.retry):
+        settings = self._settings
+        taken_back = self._store.rescue(settings.lease_seconds, settings.retry, self._causes)
+        while self._buried:
+            self._causes.pop(self._buried.pop())
+        for rescued in taken_back:
             log.warning("job.rescued", job=str(rescued.id), epoch=rescued.epoch, code=rescued.code)
             if rescued.code == errors.TIMEOUT.name:
+                # What else the worker holds is not at fault: no attempt of it counts.
+                self._store.disown(rescued.worker)
                 self._kill(rescued.worker)
         if time.monotonic() - self._swept >= _SWEEP_SECONDS:
             self._swept = time.monotonic()
@@ -101,20 +121,40 @@ class Maintenance:
         while not self._dead.empty():
             worker = self._dead.get()
             try:
-                self._store.leave(worker)
-            except SpooldError:
+                self._leave(worker)
+            except (SpooldError, OSError):
                 self._dead.put(worker)
                 raise
+            self._buried.append(worker)
+
+    def _leave(self, worker: uuid.UUID) -> None:
+        # What it had claimed and not begun has not killed it: no attempt of that counts.
+        self._store.disown(worker, scratch.begun(self._tree, self._store))
+        points.reached("disown")
+        self._store.leave(worker)
+        points.reached("leave")
 
     def _forget_dead_of_this_host(self) -> None:
         """Workers of a daemon that was killed: their processes are gone, their rows are not."""
         host = socket.gethostname()
         for worker in self._store.workers():
-            if worker.host == host and not _is_worker(worker.pid):
-                self._store.leave(worker.id)
+            if worker.host == host and not is_worker(worker.pid):
+                self._leave(worker.id)
 
 
-def _is_worker(pid: int) -> bool:
+def _cause(status: int, settings: WorkerSettings) -> SpooldError:
+    """Why a worker's attempt has failed, as far as its exit status tells."""
+    if status == -signal.SIGXCPU and settings.cpu_seconds:
+        most = f"{settings.cpu_seconds:,} s"
+        return SpooldError(errors.CPU_LIMIT, f"the attempt used more processor time than {most}")
+    how = f"exit status {status}"
+    if status < 0:
+        names = {number.value: number.name for number in signal.Signals}
+        how = names.get(-status, f"signal {-status}")
+    return SpooldError(errors.WORKER_LOST, f"{errors.WORKER_LOST.sentence}: {how}")
+
+
+def is_worker(pid: int) -> bool:
     """Whether that process still runs spoold; a number may have been given to another since."""
     with suppress(OSError), open(f"/proc/{pid}/cmdline", "rb") as file:
         return b"spoold" in file.read()

@@ -15,13 +15,18 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from spoold import spool
+from spoold import points, spool
+from spoold.publish.plan import STATUS_FILE
 from spoold.queue.job import FINAL, Claim, State
 from spoold.queue.store import Store
 from spoold.sinks.remove import remove_tree
 from spoold.spool import Folder, Spool
 
 _NAME = re.compile(r"([0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[0-9a-f]{4}-[0-9a-f]{12})\.([0-9]+)")
+
+
+class LeaseLostError(Exception):
+    """The job is somebody else's by now: this attempt publishes nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,26 +39,49 @@ class Scratch:
 
 
 def begin(tree: Spool, claim: Claim) -> Path:
-    """A new empty scratch folder for an attempt; older ones of the job go to the trash."""
+    """A new empty scratch folder for an attempt; older ones of the job go to the trash.
+
+    Raises LeaseLostError where a newer claim has begun: nothing is changed then.
+    """
     if claim.epoch > 1:
-        for older in _of_job(tree, claim.job.id):
-            _discard(tree, older)
+        for older in _older(tree, claim):
+            discard(tree, older)
     path = _path(tree, claim)
     path.mkdir(mode=0o700)
     return path
 
 
 def take_over(tree: Spool, claim: Claim) -> Path:
-    """The newest older folder of a job whose publishing goes on, renamed to this claim's epoch."""
+    """The newest older folder of a job whose publishing goes on, renamed to this claim's epoch.
+
+    Raises LeaseLostError where a newer claim has begun: nothing is changed then.
+    """
+    _older(tree, claim)
     path = _path(tree, claim)
-    older = sorted(_of_job(tree, claim.job.id), key=lambda scratch: scratch.epoch)
-    if older and older[-1].epoch < claim.epoch:
-        spool.rename_new(older.pop().path, path)
-    for rest in older:
-        if rest.epoch < claim.epoch:
-            _discard(tree, rest)
-    path.mkdir(mode=0o700, exist_ok=True)
+    while not path.exists():
+        # An empty one holds nothing to publish, and stands for none that does.
+        filled = [older for older in _before(tree, claim) if not _removed_empty(older)]
+        if not filled:
+            path.mkdir(mode=0o700)
+            break
+        # A worker that has lost its claim may be at this too: what it has renamed is found again.
+        with suppress(FileNotFoundError):
+            spool.rename_new(filled[-1].path, path)
+            points.reached("take_over")
+            for rest in filled[:-1]:
+                discard(tree, rest)
     return path
+
+
+def all_of(tree: Spool) -> list[Scratch]:
+    """Every scratch folder of the spool."""
+    return list(_all(tree))
+
+
+def newest(tree: Spool, job: uuid.UUID) -> Path | None:
+    """The folder of a job's last attempt, if there is one."""
+    found = max(_of_job(tree, job), key=lambda scratch: scratch.epoch, default=None)
+    return found.path if found else None
 
 
 def end(tree: Spool, path: Path) -> None:
@@ -68,11 +96,22 @@ def end(tree: Spool, path: Path) -> None:
             remove_tree(trash)
 
 
+def begun(tree: Spool, store: Store) -> set[uuid.UUID]:
+    """The jobs whose present claim has taken its first step."""
+    found = list(_all(tree))
+    rows = store.existing([scratch.job for scratch in found])
+    return {
+        scratch.job
+        for scratch in found
+        if (row := rows.get(scratch.job)) is not None and row.epoch == scratch.epoch
+    }
+
+
 def sweep(tree: Spool, store: Store) -> int:
     """Empty the trash and remove the scratch that nobody can own; returns how many went.
 
     A folder goes only if its job's row has a higher epoch, or is final, or if there is neither a
-    row nor a claimed file: never one of a job that is being published.
+    row nor a claimed file nor a final status in it: never one of a job that is being published.
     """
     found = list(_all(tree))
     rows = store.existing([scratch.job for scratch in found])
@@ -80,13 +119,15 @@ def sweep(tree: Spool, store: Store) -> int:
     for scratch in found:
         row = rows.get(scratch.job)
         if row is None:
-            gone = not _has_claimed_file(tree, scratch.job)
+            # A final status in it may be all that is left of a job in a database that was lost.
+            answered = (scratch.path / STATUS_FILE).exists()
+            gone = not (answered or _has_claimed_file(tree, scratch.job))
         else:
             gone = row.state in FINAL or (
                 row.epoch > scratch.epoch and row.state is not State.PUBLISHING
             )
         if gone:
-            _discard(tree, scratch)
+            discard(tree, scratch)
             removed += 1
     with suppress(FileNotFoundError):
         for entry in os.scandir(tree.folder(Folder.TRASH)):
@@ -104,6 +145,37 @@ def _all(tree: Spool) -> Iterator[Scratch]:
             yield Scratch(uuid.UUID(match[1]), int(match[2]), tree.folder(Folder.WORK) / name)
 
 
+def _older(tree: Spool, claim: Claim) -> list[Scratch]:
+    """The folders of earlier claims, oldest first. Raises LeaseLostError where there is a newer."""
+    found = sorted(_of_job(tree, claim.job.id), key=lambda scratch: scratch.epoch)
+    if found and found[-1].epoch > claim.epoch:
+        raise LeaseLostError
+    return [scratch for scratch in found if scratch.epoch < claim.epoch]
+
+
+def _before(tree: Spool, claim: Claim) -> Iterator[Scratch]:
+    """The folders of earlier claims, oldest first, looked for one by one.
+
+    A listing may miss a folder that is renamed meanwhile, under both its names. These are only ever
+    renamed to a later epoch, and so are met there at the latest.
+    """
+    work = tree.folder(Folder.WORK)
+    for epoch in range(1, claim.epoch):
+        path = work / f"{claim.job.id}.{epoch}"
+        if path.exists():
+            yield Scratch(claim.job.id, epoch, path)
+
+
+def _removed_empty(scratch: Scratch) -> bool:
+    try:
+        scratch.path.rmdir()
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+    return True
+
+
 def _of_job(tree: Spool, job: uuid.UUID) -> list[Scratch]:
     return [scratch for scratch in _all(tree) if scratch.job == job]
 
@@ -113,7 +185,8 @@ def _has_claimed_file(tree: Spool, job: uuid.UUID) -> bool:
     return any(name.startswith(prefix) for name in os.listdir(tree.folder(Folder.CLAIMED)))
 
 
-def _discard(tree: Spool, scratch: Scratch) -> None:
+def discard(tree: Spool, scratch: Scratch) -> None:
+    """Remove a scratch folder, its name first."""
     # Renamed first: removing takes time, and the name must be gone before the new attempt begins.
     with suppress(FileNotFoundError):
         trash = _to_trash(tree, scratch.path)
@@ -123,4 +196,5 @@ def _discard(tree: Spool, scratch: Scratch) -> None:
 def _to_trash(tree: Spool, path: Path) -> Path:
     trash = tree.folder(Folder.TRASH) / f"{path.name}.{uuid.uuid4().hex[:12]}"
     spool.rename_new(path, trash)
+    points.reached("trash")
     return trash

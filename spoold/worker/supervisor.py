@@ -20,7 +20,7 @@ from typing import Final
 import structlog
 
 from spoold.worker.loop import end_group
-from spoold.worker.published import Published
+from spoold.worker.published import WORKING, Events, Published
 
 log = structlog.get_logger()
 
@@ -41,6 +41,8 @@ class _Child:
     lifeline: int
     events: int
     started: float
+    worked: bool = False
+    """It has begun an attempt."""
     unread: bytes = b""
 
 
@@ -64,7 +66,8 @@ class Supervisor:
     count: int
     environment: Mapping[str, str]
     on_published: Callable[[Published], None]
-    on_death: Callable[[uuid.UUID], None]
+    on_death: Callable[[uuid.UUID, int], None]
+    """Given a worker and its exit status, negative where a signal ended it."""
     _places: list[_Place] = field(default_factory=list)
     _selector: selectors.BaseSelector = field(default_factory=selectors.DefaultSelector)
     _draining: bool = False
@@ -158,7 +161,10 @@ class Supervisor:
             return
         *lines, child.unread = (child.unread + data).split(b"\n")
         for line in lines:
-            self.on_published(Published.parse(line))
+            if line == WORKING:
+                child.worked = True
+            else:
+                self.on_published(Published.parse(line))
 
     def _bury(self, place: _Place, child: _Child) -> None:
         status = child.process.wait()
@@ -171,13 +177,15 @@ class Supervisor:
         for descriptor in (child.pidfd, child.lifeline, child.events):
             os.close(descriptor)
         place.child = None
-        if time.monotonic() - child.started > _STEADY_SECONDS:
+        # What ended one that has worked is, for all we know, its job, and that one's next attempt
+        # has a back-off of its own: the others are not to wait for it.
+        if child.worked or time.monotonic() - child.started > _STEADY_SECONDS:
             place.pause = 0.0
         place.due = time.monotonic() + place.pause
         place.pause = min(max(0.5, place.pause * 2), _LONGEST_PAUSE_SECONDS)
         if not self._draining:
             log.warning("worker.died", worker=str(child.identity), status=status)
-        self.on_death(child.identity)
+        self.on_death(child.identity, status)
 
 
 def hold_lifeline() -> None:
@@ -198,16 +206,7 @@ def hold_lifeline() -> None:
     threading.Thread(target=wait, name="lifeline", daemon=True).start()
 
 
-def event_sink() -> Callable[[Published], None]:
-    """In a worker: what tells the supervisor; nobody is told by one that was started by hand."""
+def events() -> Events:
+    """In a worker: what tells the supervisor."""
     number = os.environ.get(EVENTS_VARIABLE)
-    if number is None:
-        return lambda published: None
-    descriptor = int(number)
-
-    def tell(published: Published) -> None:
-        # A line below PIPE_BUF is written whole; a supervisor that is gone ends us anyway.
-        with suppress(OSError):
-            os.write(descriptor, published.line())
-
-    return tell
+    return Events(None if number is None else int(number))

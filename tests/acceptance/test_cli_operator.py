@@ -164,3 +164,28 @@ def test_a_reader_that_goes_away_is_no_error_to_shout_about(make_site: MakeSite)
         check=False,
     )
     assert done.stderr == ""
+
+
+def test_rows_of_old_jobs_are_pruned_and_their_files_stay(
+    make_site: MakeSite, evidence: Path
+) -> None:
+    site = make_site(roots={"evidence": evidence})
+    site.start()
+    keyed = request(idempotency_key="k/1")
+    for number in range(3):
+        site.drop(f"request-{number}.json", request() if number else keyed)
+    before = [site.final(f"request-{number}.json") for number in range(3)]
+    assert document(site, "jobs", "prune", "--older-than", "1h") == {"pruned": 0}
+    wait_until(
+        lambda: (
+            document(site, "jobs", "prune", "--older-than", "0s", "--dry-run") == {"would_prune": 3}
+        )
+    )
+    assert len(document(site, "jobs")["jobs"]) == 3  # type: ignore[arg-type]
+    assert command(site, "jobs", "prune", "--older-than", "0s") == "pruned 3\n"
+    assert document(site, "jobs") == {"jobs": []}
+    assert [site.final(f"request-{number}.json") for number in range(3)] == before
+    site.drop("request-again.json", keyed)
+    assert site.final("request-again.json")["state"] == "duplicate"
+    command(site, "jobs", "prune", status=2)
+    command(site, "jobs", "prune", "--older-than", "soon", status=2)

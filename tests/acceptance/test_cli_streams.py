@@ -24,7 +24,7 @@ def test_a_standard_output_that_takes_nothing_is_no_fault_of_ours(
 def test_an_error_for_a_reader_that_has_left_ends_quietly() -> None:
     reader, writer = os.pipe()
     os.close(reader)
-    command = [sys.executable, "-m", "spoold", "status", "--json"]
+    command = [sys.executable, "-m", "spoold", "verify", "--json"]
     ended = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, timeout=60, check=False)
     os.close(writer)
     assert b"Traceback" not in ended.stderr

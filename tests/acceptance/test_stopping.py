@@ -166,6 +166,71 @@ def test_e32_a_job_that_kills_its_worker_ends_and_the_others_go_on(
     wait_until(lambda: len(workers_of(daemon)) == 2, 10)
 
 
+def test_e32_a_job_that_uses_up_its_processor_time_ends_and_nobody_waits_for_it(
+    make_site: MakeSite, slow: Path
+) -> None:
+    """A real one: it kills its worker each time, and nobody else may notice."""
+    (slow / "small").mkdir()
+    (slow / "small" / "file").write_text("x")
+    site = make_site(roots={"evidence": slow}, workers_cpu_seconds="1", retry_base_seconds="0.1")
+    site.start()
+    site.drop("request-poison.json", request(**SLOW, max_attempts=3))
+    wait_until(lambda: "worker.died" in site.log, 30)
+    names = [f"request-{number}.json" for number in range(10)]
+    for name in names:
+        site.drop(name, request(path="small", max_attempts=1))
+    assert {site.final(name, 30)["state"] for name in names} == {"succeeded"}
+    status = site.final("request-poison.json", 30)
+    assert (status["state"], status["error"]["code"]) == ("failed", "cpu-limit")
+    assert status["attempt"] == 3
+    assert "1 s" in status["error"]["message"]
+    wait_until(lambda: site.leftovers() == [], 5)
+
+
+def test_a_job_that_needs_more_memory_than_it_may_fails_and_its_worker_lives_on(
+    make_site: MakeSite, slow: Path
+) -> None:
+    (slow / "small").mkdir()
+    (slow / "small" / "file").write_text("x")
+    site = make_site(roots={"evidence": slow}, workers_memory_bytes="256MiB", workers_threads="64")
+    site.start()
+    site.drop("request-large.json", request(**SLOW, threads=64, max_attempts=1))
+    status = site.final("request-large.json", 60)
+    assert (status["state"], status["error"]["code"]) == ("failed", "out-of-memory")
+    site.drop("request-small.json", request(path="small"))
+    assert site.final("request-small.json")["state"] == "succeeded"
+    assert "worker.died" not in site.log
+
+
 def cpu_seconds(pid: int) -> float:
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return int(fields[11]) + int(fields[12])
+
+
+def test_jobs_claimed_along_with_a_slow_one_are_given_back_and_not_counted(
+    make_site: MakeSite, slow: Path
+) -> None:
+    (slow / "tiny").mkdir()
+    (slow / "tiny" / "note").write_text("x")
+    site = make_site(roots={"evidence": slow}, workers_count=1)
+    for number in range(60):  # after so many the worker claims many at once
+        site.drop(f"request-first-{number:02}.json", request("tiny", priority=0))
+    site.drop("request-slow.json", request(priority=100, **SLOW))
+    after = [f"request-after-{number}.json" for number in range(5)]
+    for name in after:
+        site.drop(name, request("tiny", priority=900))
+    daemon = site.start()
+    wait_until(lambda: state_of(site, "request-slow.json") == "running", 60)
+
+    def given_back() -> bool:
+        listed = json.loads(spoold("jobs", "--json", "--spool", site.root).stdout)["jobs"]
+        waiting = [job for job in listed if job["drop"] in after]
+        return [(job["state"], job["attempt"]) for job in waiting] == [("queued", 0)] * len(after)
+
+    wait_until(given_back, 30)
+    spoold("cancel", "request-slow.json", "--spool", site.root)
+    for name in after:
+        status = site.final(name)
+        assert (status["state"], status["attempt"]) == ("succeeded", 1)
+    assert site.final("request-slow.json")["state"] == "cancelled"
+    site.stop(daemon)

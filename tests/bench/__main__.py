@@ -1,16 +1,15 @@
 """The command: see the package."""
 
 import argparse
-import os
 import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
 from pathlib import Path
 
 from tests.bench import corpora
 from tests.bench.contestants import OURS, PLAIN, archive, bundle, ours, task
+from tests.bench.report import Row, machine, table
 from tests.bench.running import clear, in_turns, run
 
 _OPERATIONS = ("build", "verify", "restore", "memory", "inspect")
@@ -21,8 +20,7 @@ _BASELINE = {
 }
 _MUST = {"big": 1.15, "binaries": 1.15, "small": 1.6}
 _MEMORY_MUST_MB = 200
-
-Row = tuple[str, ...]
+_HEAD = ("operation", "input", "by", "median", "ratio", "must", "peak memory")
 
 
 class Bench:
@@ -173,30 +171,6 @@ def _built(out: Path) -> Path:
     return made
 
 
-def _table(rows: Sequence[Row]) -> str:
-    head = ("operation", "input", "by", "median", "ratio", "must", "peak memory")
-    lines = [head, ("---", "---", "---", "---:", "---:", "---:", "---:"), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def _machine(folder: Path) -> str:
-    def version(*command: str) -> str:
-        return _printed(*command).splitlines()[0].strip("* ")
-
-    disk = _printed("df", "--output=fstype", str(folder)).split()[-1]
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
-    load = " ".join(f"{figure:.1f}" for figure in os.getloadavg())
-    return (
-        f"{len(os.sched_getaffinity(0))} cores, {memory:.0f} GB of memory, {disk}; "
-        f"Linux {os.uname().release}, Python {sys.version.split()[0]}, "
-        f"{version('tar', '--version')}, {version('zstd', '--version')}; load at the end {load}."
-    )
-
-
-def _printed(*command: str) -> str:
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
-
-
 def main() -> None:
     """Parse the arguments, run, print the table."""
     parser = argparse.ArgumentParser(prog="python -m tests.bench")
@@ -219,8 +193,8 @@ def main() -> None:
                 bench.memory()
             else:
                 bench.inspect()
-        print(_table(bench.rows))
-        print(f"\n{_machine(folder)}")
+        print(table(_HEAD, bench.rows))
+        print(f"\n{machine(folder, 'tar', 'zstd')}")
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ big       600 MB of JSON lines and 300 MB of random bytes: two files
 """
 
 import hashlib
-import os
 import random
 import sys
 from collections.abc import Iterator
@@ -109,16 +108,6 @@ def _random_bytes(size: int) -> Iterator[bytes]:
 
 def _word(random_: random.Random) -> str:
     return "".join(random_.choices("etaoinshrdlucmfwypvbgkjqxz", k=random_.randint(2, 9)))
-
-
-def size_of(top: Path) -> tuple[int, int]:
-    """Files and bytes in a folder."""
-    files = size = 0
-    for folder, _, names in os.walk(top):
-        for name in names:
-            files += 1
-            size += (Path(folder) / name).stat().st_size
-    return files, size
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from spoold.bundle import reader
 from spoold.bundle.entry import Kind, SourceEntry
 from spoold.bundle.writer import BundleWriter, ManifestFields
 from spoold.sinks.files import restore
+from spoold.spool import sync_file
 from spoold.trust import Signer, Trust
 
 _SITE = "bench"
@@ -52,7 +53,8 @@ def _build(signer: Signer, keys: Trust, corpus: Path, scratch: Path) -> None:
         report=lambda _: None,
         take_key=lambda _key, _content: None,
     )
-    build(request, context)
+    built, _ = build(request, context)
+    sync_file(built.path)
 
 
 def _build_entries(signer: Signer, count: int, scratch: Path) -> None:

@@ -11,6 +11,7 @@ import pytest
 from spoold import postgres
 from spoold.errors import SpooldError
 from spoold.spool import Spool
+from tests.integration.file_systems import Places
 
 
 @pytest.fixture
@@ -39,3 +40,19 @@ def public_folder() -> Iterator[Path]:
     folder.chmod(0o755)
     yield folder
     shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="session")
+def places(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Places]:
+    """Other file systems than that of `tmp_path`."""
+    with contextlib.ExitStack() as ending:
+        yield Places(tmp_path_factory.mktemp("places"), ending)
+
+
+@pytest.fixture
+def spool(request: pytest.FixtureRequest, tmp_path: Path, places: Places) -> Spool:
+    """A fresh spool tree: on the disk, or on the file system that a test's parameter names."""
+    kind = getattr(request, "param", "disk")
+    spool = Spool.at((tmp_path if kind == "disk" else places.folder(kind)) / "spool")
+    spool.create()
+    return spool

@@ -31,11 +31,12 @@ def setting(conninfo: str, name: str) -> str:
     return str(row[0])
 
 
-def start_by_hand(data: Path, sockets: Path) -> subprocess.Popen[bytes]:
+def start_by_hand(data: Path, sockets: Path, *settings: str) -> subprocess.Popen[bytes]:
     """A server as others would start it, without our settings."""
     user = binaries.user_of(data)
     command: list[str | Path] = [binaries.locate(user).folder / "postgres", "-D", data]
     command += ["-c", "listen_addresses=", "-c", f"unix_socket_directories={sockets}"]
+    command += [word for setting in settings for word in ("-c", setting)]
     return subprocess.Popen(
         command,
         user=user.uid if user else None,

@@ -22,7 +22,7 @@ import zstandard
 from spoold import canonical
 from spoold.actions.bundle import BundleRequest
 from spoold.actions.rehydrate import RehydrateRequest
-from spoold.bundle import lines, manifest
+from spoold.bundle import lines, manifest_parser
 from spoold.bundle.frames import Codec
 from spoold.bundle.reader import Policy, inspect
 from spoold.errors import SpooldError
@@ -307,7 +307,7 @@ def test_no_json_gets_past_as_a_document() -> None:
 @pytest.mark.parametrize(
     "parse",
     [
-        manifest.parse,
+        manifest_parser.parse,
         lambda text: request.parse(text, MODELS),
         lambda text: lines.parse_entry(text.removesuffix(b"\n")),
         lambda text: lines.parse_frame(text.removesuffix(b"\n")),

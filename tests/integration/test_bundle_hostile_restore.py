@@ -4,6 +4,8 @@ import errno
 import gzip
 import io
 import os
+import resource
+import socket
 from collections.abc import Callable
 from pathlib import Path
 
@@ -141,6 +143,29 @@ def test_h93_a_medium_that_is_pulled_is_no_verdict_on_the_bundle(
 
 
 # --- what a bundle may hold -----------------------------------------------------------------------
+
+
+def test_h93_a_file_that_cannot_be_opened_is_no_verdict_on_the_bundle(tmp_path: Path) -> None:
+    path = tmp_path / "bundle"
+    path.write_bytes(Forge.good().build())
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
+    try:
+        with pytest.raises(SpooldError) as caught:
+            open_bundle(path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert caught.value.code.name == "disk-error"
+    for name in ("missing", "bundle/inside"):
+        with pytest.raises(SpooldError) as caught:
+            open_bundle(tmp_path / name)
+        assert caught.value.code.name == "source-missing"
+    address = str(tmp_path / "socket")
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(address)
+        with pytest.raises(SpooldError) as caught:
+            open_bundle(address)
+    assert caught.value.code.name == "not-a-bundle"
 
 
 @pytest.mark.parametrize("codec", list(Codec))

@@ -46,6 +46,11 @@ class Counted(io.BytesIO):
         self.count += len(data)
         return data
 
+    def read1(self, size: int | None = -1) -> bytes:
+        data = super().read1(size)
+        self.count += len(data)
+        return data
+
 
 class Pipe(Counted):
     """One that cannot seek."""

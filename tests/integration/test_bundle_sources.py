@@ -266,6 +266,19 @@ def test_a_label_fits_into_a_signed_document() -> None:
     assert labels([FilesSpec(kind="files", root="r", path="a\nb")]) == ["files:r/a\\x0ab"]
 
 
-def test_a_measure_is_what_the_walk_gives(tree: Path) -> None:
-    source = FilesSource(FilesSpec(kind="files", root="r"), {"r": tree})
-    assert source.measure() == (len(TREE), sum(map(len, TREE)))
+@pytest.mark.parametrize(
+    ("spec", "files"),
+    [
+        ({}, 7),
+        ({"exclude": ["**/*.tmp"]}, 5),
+        ({"include": ["logs/**"]}, 3),
+        ({"path": "logs"}, 3),
+        ({"path": "a.txt"}, 1),
+        ({"path": "a.txt", "exclude": ["*.txt"]}, 0),
+    ],
+)
+def test_a_measure_is_what_the_walk_gives(tree: Path, spec: dict[str, Any], files: int) -> None:
+    source = FilesSource(FilesSpec(kind="files", root="r", **spec), {"r": tree})
+    found = [entry for entry in close(source.entries()) if entry.kind is Kind.FILE]
+    assert source.measure() == (files, sum(entry.size or 0 for entry in found))
+    assert len(found) == files

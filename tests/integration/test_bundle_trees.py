@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from spoold import errors
+from spoold.bundle.entry import Kind, SourceEntry
 from spoold.bundle.frames import Codec
 from spoold.bundle.reader import Policy, open_bundle, verify
 from spoold.bundle.writer import BundleWriter, ManifestFields
@@ -279,6 +280,20 @@ def test_two_sources_share_folders_but_no_files(scratch: Path) -> None:
         with pytest.raises(SpooldError) as caught:
             build(*names)
         assert caught.value.code is errors.SOURCES_COLLIDE
+
+
+def test_a_disk_that_fails_while_sources_are_compared_is_no_collision(scratch: Path) -> None:
+    work = scratch / "work"
+    work.mkdir()
+    with BundleWriter(work, bundle_id=BUNDLE_ID) as writer:
+        writer.add(stream_entry(b"file", b"", source="one"))
+        for number in range(40_000):  # more than are sorted in memory
+            path = b"%05d" % number
+            writer.add(SourceEntry(path, Kind.DIR, 0o755, 0, 0, 0, "two"))
+        remove_tree(work)
+        with pytest.raises(SpooldError) as caught:
+            writer.finish(ManifestFields("demo", CREATED_AT), signer())
+    assert caught.value.code is errors.DISK_ERROR
 
 
 # --- restoring ------------------------------------------------------------------------------------

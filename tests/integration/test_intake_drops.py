@@ -2,21 +2,34 @@
 
 import os
 import socket
+import subprocess
 import uuid
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from pydantic import model_validator
 
+from spoold.intake.loop import Intake
 from spoold.intake.settings import Idempotency, WriterCheck
 from spoold.queue.job import State
 from spoold.queue.store import Store
 from spoold.spool import Folder, Spool
+from spoold.status import Status
 from tests.conftest import wait_until
-from tests.integration.inboxes import SETTINGS, Inbox, opened, powerless, request
+from tests.integration.file_systems import ALL
+from tests.integration.inboxes import SETTINGS, BundleRequest, Inbox, opened, powerless, request
 
 ZSTD_END = bytes.fromhex("28b52ffd6400034d00001000000100fb2b8005cdac85f0")
+
+pytestmark = ALL
+
+
+@pytest.fixture
+def conninfo(module_conninfo: str) -> str:
+    """One database for all these small tests; each has a spool of its own in it."""
+    return module_conninfo
 
 
 @pytest.fixture
@@ -91,6 +104,29 @@ def test_e01_a_writer_is_still_seen_after_a_move(inbox: Inbox) -> None:
     assert status["state"] == "queued"
 
 
+def test_e02_a_writer_that_closes_and_opens_again_is_waited_for(inbox: Inbox) -> None:
+    """What a virus scanner or a resumed upload looks like: closed, and yet not whole."""
+    content = request()
+    path = inbox.copy("request-a.json", content[:30])
+    report = inbox.scan()
+    assert (report.claimed, report.settling) == (0, 1)
+    with open(path, "ab", buffering=0) as writer:
+        writer.write(content[30:60])
+        assert inbox.scan().waiting == 1
+    assert inbox.scan().settling == 1  # its rest has begun anew
+    with open(path, "ab") as writer:
+        writer.write(content[60:])
+    inbox.admitted()
+    assert inbox.job("request-a.json").intake["method"] == "no-writer"
+    [claimed] = inbox.in_claimed()
+    assert claimed.read_bytes() == content
+
+
+def test_e02_whole_and_closed_is_enough_though_it_is_opened_again_for_reading(inbox: Inbox) -> None:
+    with open(inbox.copy("request-a.json"), "rb"):
+        inbox.admitted()
+
+
 def test_e04_half_a_request_settles_and_is_rejected(inbox: Inbox) -> None:
     inbox.copy("request-half.json", request()[:-10])
     report = inbox.scan()
@@ -161,6 +197,40 @@ def test_e14_a_corrected_file_of_the_same_name_is_a_new_job(inbox: Inbox) -> Non
     assert inbox.job("request-a.json").state is State.QUEUED
 
 
+def test_a_request_for_later_says_when_it_is_due(inbox: Inbox) -> None:
+    for name, move in (("request-copied.json", inbox.copy), ("request-moved.json", inbox.move)):
+        move(name, request(not_before="2099-01-01T00:00:00Z"))
+        inbox.admitted()
+        status = inbox.status(name)
+        assert status is not None
+        assert (status["state"], status["final"]) == ("scheduled", False)
+        assert status["next_attempt_at"] == "2099-01-01T00:00:00.000Z"
+        assert status["job_id"] == str(inbox.job(name).id)
+        assert inbox.job(name).state is State.SCHEDULED
+    inbox.copy("request-past.json", request(not_before="2001-01-01T00:00:00Z"))
+    inbox.admitted()
+    status = inbox.status("request-past.json")
+    assert status is not None
+    assert status["state"] == "queued"
+
+
+def test_a_timeout_is_at_most_the_configured_one(spool: Spool, store: Store) -> None:
+    with opened(spool, store, replace(SETTINGS, timeout_seconds=60)) as inbox:
+        for name, timeout in (("less", "30s"), ("most", 60), ("more", "2m"), ("none", None)):
+            inbox.copy(f"request-{name}.json", request(timeout=timeout))
+        inbox.admitted(4)
+        jobs = {
+            name: inbox.job(f"request-{name}.json") for name in ("less", "most", "more", "none")
+        }
+    assert [job.timeout_seconds for job in jobs.values()] == [30, 60, 60, 60]
+    # A status says what became of it, whatever else it says.
+    warnings = {name: Status.of(job).warnings for name, job in jobs.items()}
+    assert warnings.pop("more") == (
+        "a timeout of 120 s is asked for; 60 s is the most here: [workers] timeout_seconds",
+    )
+    assert not any(warnings.values())
+
+
 def test_e13_the_same_key_waits_then_is_a_duplicate(inbox: Inbox) -> None:
     for name in ("a", "b"):
         inbox.copy(f"request-{name}.json", request(idempotency_key="k"))
@@ -219,6 +289,15 @@ def test_e15_a_request_of_another_user_is_copied_and_no_wider(inbox: Inbox) -> N
     assert (status.st_uid, status.st_mode & 0o777, status.st_ino == inode) == (0, 0o640, False)
 
 
+def test_e18_a_request_with_another_name_is_copied(inbox: Inbox) -> None:
+    source = inbox.elsewhere / "kept"
+    source.write_bytes(request())
+    os.link(source, inbox.path / "request-a.json")
+    inbox.admitted()
+    [claimed] = inbox.in_claimed()
+    assert claimed.stat().st_nlink == source.stat().st_nlink == 1
+
+
 def test_e16_strays_stay_where_they_are_and_stop_nobody(inbox: Inbox) -> None:
     os.mkfifo(inbox.path / "request-fifo.json")
     (inbox.path / "request-folder.json").mkdir()
@@ -251,10 +330,15 @@ def test_e17_a_link_is_rejected_and_its_target_untouched(inbox: Inbox) -> None:
 
 
 def test_e19_unfinished_names_are_counted_and_left(inbox: Inbox) -> None:
-    inbox.copy(".hidden")
-    inbox.copy("request-a.json.part")
+    suffixes = ("part", "partial", "filepart", "tmp", "swp", "crdownload")
+    names = [f"request-a.json.{suffix}" for suffix in suffixes]
+    names += [".hidden", ".sftpgo-upload.x.case.tar.zst", ".request-a.json.Xy12", "a.tar.zst~"]
+    for name in names:
+        inbox.copy(name)
     assert inbox.scan().drops == 0
-    assert inbox.intake.metrics.unfinished == 2
+    assert inbox.intake.metrics.unfinished == len(names)
+    assert inbox.intake.metrics.strays == 0
+    assert {path.name for path in inbox.path.iterdir()} == set(names)
     (inbox.path / "request-a.json.part").rename(inbox.path / "request-a.json")
     inbox.admitted()
 
@@ -339,6 +423,49 @@ def test_e22_hostile_json_is_rejected_with_its_place(
     assert (error["at"] is None) if at is None else str(error["at"]).startswith(at)
 
 
+def test_e35_a_name_that_could_pass_for_an_answer_is_a_stray(inbox: Inbox) -> None:
+    names = ("request-x.json.status.json", "x.log", "request-x~0123456789ab.json")
+    for name in names:
+        inbox.copy(name)
+    assert inbox.scan().drops == 0
+    assert inbox.intake.metrics.strays == 3
+    assert not any(inbox.status_path(name).exists() for name in names)
+    assert len(list(inbox.path.iterdir())) == 3
+
+
+def test_e16_e35_each_stray_is_told_of_once(
+    inbox: Inbox, capsys: pytest.CaptureFixture[str]
+) -> None:
+    inbox.copy("notes.txt")
+    for _ in range(3):
+        inbox.scan()
+    assert capsys.readouterr().out.count("intake.stray") == 1
+
+
+def test_e31_a_fault_of_ours_in_one_request_costs_that_one_alone(
+    spool: Spool, store: Store
+) -> None:
+    class Faulty(BundleRequest):
+        @model_validator(mode="after")
+        def _fail(self) -> "Faulty":
+            if self.name == "trap":
+                raise RuntimeError("a fault of ours")
+            return self
+
+    with opened(spool, store) as inbox:
+        intake = Intake(spool, store, SETTINGS, {"bundle": Faulty})
+        inbox.copy("request-trap.json", request(name="trap"))
+        inbox.copy("request-a.json")
+        wait_until(lambda: intake.scan_once().dry)
+        assert inbox.refusal("request-trap.json") == "internal-error"
+        assert inbox.job("request-a.json").state is State.QUEUED
+        inbox.move("request-b.json")
+        wait_until(lambda: b"request-b.json" in intake._watch._hints)
+        assert intake.scan_once().admitted == 1
+        assert inbox.job("request-b.json").intake["found_by"] == "event"
+        intake.close()
+
+
 def test_e26_an_unreadable_file_waits_with_the_fix(inbox: Inbox) -> None:
     path = inbox.copy("request-a.json")
     path.chmod(0)
@@ -374,6 +501,9 @@ def test_e26_a_read_only_inbox_is_reported_and_tried_again(inbox: Inbox) -> None
     assert status is not None
     assert status["reason"] == "unreadable"
     assert "cannot be moved" in status["error"]["message"]
+    with powerless():
+        assert inbox.scan().waiting == 1
+    assert inbox.status("request-a.json") == status  # and says so as long as it is so
     inbox.path.chmod(0o1730)
     inbox.admitted()
 
@@ -387,6 +517,27 @@ def test_e26_where_a_file_of_another_user_cannot_be_leased_rest_decides(inbox: I
     assert inbox.job("request-a.json").intake["method"] == "settled"
     [claimed] = inbox.in_claimed()
     assert claimed.stat().st_uid == 0  # a copy: the dropper could still write to his inode
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs to make a file immutable")
+def test_e26_a_drop_that_no_rename_moves_stops_no_other_and_says_why(
+    inbox: Inbox,
+) -> None:
+    path = inbox.copy("request-a.json")
+    if subprocess.run(["chattr", "+i", path], capture_output=True, check=False).returncode != 0:
+        pytest.skip("no immutable files here")
+    try:
+        inbox.copy("request-b.json")
+        inbox.admitted()
+        for _ in range(2):
+            assert inbox.scan().waiting == 1
+            status = inbox.status("request-a.json")
+            assert status is not None
+            assert (status["state"], status["reason"]) == ("waiting", "unreadable")
+    finally:
+        subprocess.run(["chattr", "-i", path], check=True)
+    inbox.admitted()
+    assert {job.state for job in inbox.jobs()} == {State.QUEUED}
 
 
 def test_e27_a_drop_that_vanishes_is_forgotten_with_its_status(inbox: Inbox) -> None:

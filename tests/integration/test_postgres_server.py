@@ -12,6 +12,7 @@ import pytest
 
 from spoold import postgres
 from spoold.errors import SpooldError
+from spoold.postgres import binaries
 from spoold.postgres.home import Home
 from spoold.queue import binding
 from spoold.queue.database import Database
@@ -301,6 +302,38 @@ def test_removing_a_running_server_is_refused(home_spool: Spool, server: postgre
     assert not server.data.exists()
 
 
+def test_a_server_that_is_removed_while_another_daemon_starts_is_made_anew(
+    home_spool: Spool,
+) -> None:
+    code = """
+        import sys
+        from spoold import postgres
+        from spoold.spool import Spool
+        spool = Spool.at(sys.argv[1])
+        print("ready", flush=True)
+        server = postgres.ensure_running(spool)
+        print(server.started, flush=True)
+        sys.stdin.read()
+        server.stop_if_last()
+    """
+    home = Home.of(home_spool)
+    other = start_python(code, str(home_spool.root))
+    with home.starting():
+        lock = (home.folder / "start.lock").stat().st_ino
+        assert next_line(other) == "ready"
+        wait_until(lambda: _opened(other.pid, lock))
+        home.remove()
+    assert next_line(other) == "True"
+    with home.starting():  # it holds the lock that is there
+        assert home.server_lives()
+    assert end_python(other) == 0
+
+
+def _opened(pid: int, inode: int) -> bool:
+    descriptors = Path(f"/proc/{pid}/fd")
+    return any(path.exists() and path.stat().st_ino == inode for path in descriptors.iterdir())
+
+
 def test_programs_that_are_missing_are_named(home_spool: Spool, public_folder: Path) -> None:
     with pytest.raises(SpooldError, match=r"database-unfit.*does not exist"):
         postgres.ensure_running(home_spool, programs=public_folder)
@@ -312,6 +345,22 @@ def test_programs_that_do_not_run_are_named(home_spool: Spool, public_folder: Pa
     program.chmod(0o755)
     with pytest.raises(SpooldError, match=r"database-unfit.*no such library"):
         postgres.ensure_running(home_spool, programs=public_folder)
+
+
+def test_a_server_that_was_killed_while_it_started_is_away_not_unfit(
+    home_spool: Spool, server: postgres.Server, public_folder: Path
+) -> None:
+    """A service manager starts a daemon again for the one, and not for the other."""
+    server.stop_if_last()
+    real = binaries.locate(binaries.user_of(server.data)).folder / "postgres"
+    program = public_folder / "postgres"
+    program.write_text(f'#!/bin/sh\n[ "$1" = -D ] && kill -9 $$\nexec {real} "$@"\n')
+    program.chmod(0o755)
+    with pytest.raises(SpooldError, match=r"database-away.*killed"):
+        postgres.ensure_running(home_spool, programs=public_folder)
+    again = postgres.ensure_running(home_spool)
+    assert answers(again.conninfo) == 1
+    again.stop_if_last()
 
 
 @needs_root

@@ -6,14 +6,15 @@ died, and lets another worker claim the job: the result must be the same, whatev
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 
 from spoold import trust
 from spoold.errors import SpooldError
-from spoold.publish import Ending, Made, Publisher
+from spoold.publish import Ending, Made, Publisher, Ready
+from spoold.publish.place import Placement
 from spoold.publish.plan import Planner
 from spoold.queue.job import Begun, Claim, Publication, RetryPolicy, State
 from spoold.queue.store import Store
@@ -39,14 +40,13 @@ class Dead:
     scratch: Path
     publication: Publication
 
-    def taken_over(self) -> tuple[bool, Path]:
-        """Another worker claims it and goes on; whether it could, and its scratch."""
+    def taken_over(self) -> Ready:
+        """Another worker claims it and goes on; what became of it."""
         self.store.leave(self.claim.worker)
         self.store.rescue(30.0, _POLICY)
         [claim] = self.store.claim_publishing(worker(self.store))
         folder = scratch.take_over(self.tree, claim)
-        publisher = Publisher(self.tree, self.store, HOST, self.signer)
-        return publisher.resume(claim, folder), folder
+        return published(self.tree, self.store, self.signer, Ready(claim, folder, SUCCESS))
 
     def target(self, role: str) -> Path:
         [move] = [move for move in self.publication.sources if move.role == role]
@@ -71,6 +71,13 @@ class Dead:
 
 
 _POLICY = RetryPolicy()
+SUCCESS = Ending(State.SUCCEEDED, {"bundle": BUNDLE})
+
+
+def published(tree: Spool, store: Store, signer: trust.Signer, ready: Ready) -> Ready:
+    """A job after a publisher has had it."""
+    Publisher(tree, store, HOST, signer).publish([ready])
+    return ready
 
 
 @pytest.fixture(scope="module")
@@ -90,8 +97,7 @@ def dead(spool: Spool, store: Store, signer: trust.Signer) -> Dead:
     folder = scratch.begin(spool, claim)
     (folder / "bundle").write_text("the bundle")
     made = [Made("bundle", "bundle", Folder.PROCESSED, BUNDLE.encode())]
-    ending = Ending(State.SUCCEEDED, {"bundle": BUNDLE})
-    publication = Planner(spool, HOST, signer).plan(claim.job, folder, ending, made, None, ())
+    publication = Planner(spool, HOST, signer).plan(claim.job, folder, SUCCESS, made, None, ())
     assert store.begin_publishing(claim, publication) is Begun.BEGUN
     return Dead(spool, store, signer, claim, folder, publication)
 
@@ -129,8 +135,7 @@ STEPS: tuple[Callable[[Dead], None], ...] = (
 def test_e10_publishing_goes_on_from_every_step(dead: Dead, done: int) -> None:
     for step in STEPS[:done]:
         step(dead)
-    went_on, _ = dead.taken_over()
-    assert went_on
+    assert dead.taken_over().published
     assert_published(dead)
     if done < len(STEPS):
         assert dead.publication.final_document == dead.answer.read_bytes()
@@ -141,8 +146,7 @@ def test_a_consumer_that_takes_everything_at_once_is_met(dead: Dead) -> None:
         step(dead)
     for path in dead.tree.folder(Folder.PROCESSED).iterdir():
         path.unlink()
-    went_on, _ = dead.taken_over()
-    assert went_on
+    assert dead.taken_over().published
     job = dead.store.get(dead.claim.id)
     assert job is not None
     assert job.state is State.SUCCEEDED
@@ -153,8 +157,7 @@ def test_a_status_taken_before_it_was_linked_is_written_again(dead: Dead) -> Non
     for role in ("bundle", "drop", "status"):
         dead.move(role)
     dead.target("status").unlink()
-    went_on, _ = dead.taken_over()
-    assert went_on
+    assert dead.taken_over().published
     assert dead.answer.read_bytes() == dead.publication.final_document
 
 
@@ -168,8 +171,7 @@ def test_a_foreign_file_in_the_way_changes_the_names_and_loses_nothing(
     for one in moved:
         dead.move(one)
     dead.target(role).write_text("somebody else's")
-    went_on, _ = dead.taken_over()
-    assert went_on
+    assert dead.taken_over().published
     assert dead.target(role).read_text() == "somebody else's"
     dead.target(role).unlink()
     assert_published(dead, drop_name=f"request-demo~{dead.claim.job.short_id}.json")
@@ -178,9 +180,10 @@ def test_a_foreign_file_in_the_way_changes_the_names_and_loses_nothing(
 def test_what_is_nowhere_to_be_found_is_said_and_tried_again(dead: Dead) -> None:
     hidden = dead.tree.root / "hidden"
     (dead.scratch / "bundle").rename(hidden)
-    with pytest.raises(SpooldError) as caught:
-        dead.taken_over()
-    assert caught.value.code.name == "publish-lost"
+    lost = dead.taken_over()
+    assert not lost.published
+    assert lost.error is not None
+    assert lost.error.code.name == "publish-lost"
     [again] = list(dead.tree.folder(Folder.WORK).iterdir())
     hidden.rename(again / "bundle")
     job = dead.store.get(dead.claim.id)
@@ -190,8 +193,8 @@ def test_what_is_nowhere_to_be_found_is_said_and_tried_again(dead: Dead) -> None
     dead.store.leave(job.worker)
     dead.store.rescue(30.0, _POLICY)
     [claim] = dead.store.claim_publishing(worker(dead.store))
-    publisher = Publisher(dead.tree, dead.store, HOST, dead.signer)
-    assert publisher.resume(claim, scratch.take_over(dead.tree, claim))
+    ready = Ready(claim, scratch.take_over(dead.tree, claim), SUCCESS)
+    assert published(dead.tree, dead.store, dead.signer, ready).published
     assert_published(dead)
 
 
@@ -214,15 +217,77 @@ def test_e29_a_worker_that_lost_its_claim_moves_nothing(
     assert not old.exists()
 
     made = [Made("bundle", "bundle", Folder.PROCESSED, BUNDLE.encode())]
-    zombie = Publisher(spool, store, HOST, signer)
-    with pytest.raises(FileNotFoundError):
-        zombie.publish(stale, old, Ending(State.SUCCEEDED, {"bundle": BUNDLE}), made)
+    zombie = published(spool, store, signer, Ready(stale, old, SUCCESS, made))
+    assert zombie.error is not None
+    assert zombie.error.code.name == "disk-error"
     old.mkdir()  # and if it made its folder again, the row would not let it
     (old / "bundle").write_text("the zombie's")
-    assert not zombie.publish(stale, old, Ending(State.SUCCEEDED, {"bundle": BUNDLE}), made)
+    zombie = published(spool, store, signer, Ready(stale, old, SUCCESS, made))
+    assert zombie.lost
     assert list(spool.folder(Folder.PROCESSED).iterdir()) == []
 
     (new / "bundle").write_text("the bundle")
-    publisher = Publisher(spool, store, HOST, signer)
-    assert publisher.publish(claim, new, Ending(State.SUCCEEDED, {"bundle": BUNDLE}), made)
+    assert published(spool, store, signer, Ready(claim, new, SUCCESS, made)).published
     assert (spool.folder(Folder.PROCESSED) / BUNDLE).read_text() == "the bundle"
+
+
+def test_what_stands_in_the_way_of_one_stops_no_other(
+    spool: Spool, store: Store, signer: trust.Signer
+) -> None:
+    names = [f"request-{number}.json" for number in range(6)]
+    admissions = [drop(name) for name in names]
+    for name, admission in zip(names, admissions, strict=True):
+        claimed = claimed_name(admission.id, name.encode())
+        (spool.folder(Folder.CLAIMED) / os.fsdecode(claimed)).write_text(name)
+    store.admit(admissions)
+    batch = []
+    for claim in store.claim(worker(store), limit=10):
+        folder = scratch.begin(spool, claim)
+        name = os.fsdecode(claim.job.drop_name)
+        (folder / "bundle").write_text(name)
+        made = [Made("bundle", "bundle", Folder.PROCESSED, f"{name}.tar.zst".encode())]
+        batch.append(Ready(claim, folder, SUCCESS, made))
+    (batch[2].scratch / "bundle").unlink()
+    batch[3].claim = replace(batch[3].claim, epoch=7)
+    (spool.folder(Folder.PROCESSED) / names[4]).write_text("somebody else's")
+    Publisher(spool, store, HOST, signer).publish(batch)
+    assert [ready.published for ready in batch] == [True, True, False, False, True, True]
+    assert batch[2].error is not None
+    assert batch[3].lost
+    for ready in batch:
+        name = os.fsdecode(ready.claim.job.drop_name)
+        answer = spool.folder(Folder.STATUS) / f"{name}.status.json"
+        assert answer.exists() is ready.published
+    other = f"request-4~{batch[4].claim.job.short_id}.json"
+    assert (spool.folder(Folder.PROCESSED) / other).read_text() == names[4]
+
+
+@pytest.mark.parametrize("early", [True, False])
+def test_a_file_that_appears_in_the_statuss_place_is_no_answer(dead: Dead, *, early: bool) -> None:
+    """After the look at the targets, and before the rename or before the link."""
+    placement = Placement(
+        dead.tree,
+        dead.claim.job,
+        dead.scratch,
+        dead.publication.sources,
+        dead.publication.final_document,
+    )
+    assert placement.first_foreign() is None
+    placement.place_results()
+    placement.place_drop()
+    if not early:
+        placement.place_status()
+        dead.target("status").unlink()
+    dead.target("status").write_text("somebody else's")
+    if early:
+        with pytest.raises(SpooldError, match="publish-lost"):
+            placement.place_status()
+        assert not dead.answer.exists()
+    else:
+        placement.link_status()
+        assert dead.answer.read_bytes() == dead.publication.final_document
+    assert dead.taken_over().published
+    job = dead.store.get(dead.claim.id)
+    assert job is not None
+    assert dead.answer.read_bytes() == job.final_document
+    assert dead.target("status").read_text() == "somebody else's"

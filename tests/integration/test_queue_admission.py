@@ -292,7 +292,7 @@ def test_a_worker_takes_the_key_of_a_bundle(store: Store) -> None:
     [
         ({"request": {"name": "a\0b"}}, "NUL|u0000"),
         ({"request": {"name": "\ud800"}}, "surrogate|input syntax"),
-        ({"correlation_id": "a\0b"}, "NUL"),
+        ({"correlation_id": "a\0b"}, "NUL|0x00"),
         ({"correlation_id": "\ud800"}, "surrogate"),
         ({"priority": 40_000}, "range"),
         ({"priority": 1001}, "job_priority"),

@@ -17,6 +17,7 @@ from spoold.queue.listen import Channel, Listener
 from spoold.queue.store import Store
 from tests.conftest import wait_until
 from tests.integration.queue_drops import digest, drop, end, publication, worker
+from tests.integration.queue_rows import insert_rows
 
 POLICY = RetryPolicy(base_seconds=0.01, cap_seconds=0.02)
 
@@ -94,6 +95,46 @@ def test_waiting_overtakes_priority_after_its_aging(store: Store, shared_conninf
     claims = aged.claim(worker(aged), limit=3)
     assert [claim.job.drop_name for claim in claims] == [b"old", b"urgent", b"young"]
     aged.database.close()
+
+
+def test_the_least_urgent_overtakes_the_most_urgent_after_a_thousand_agings(
+    store: Store, shared_conninfo: str
+) -> None:
+    aging = 7.5
+    aged = Store(Database(shared_conninfo, "tests"), store.spool, aging_seconds=aging)
+    for name, priority, ago in (
+        ("overtakes", 1000, 1000 * aging + 1),
+        ("does not yet", 1000, 1000 * aging - 1),
+        ("urgent", 0, 0.0),
+    ):
+        aged.admit([drop(name, priority=priority)])
+        _sql(
+            store,
+            "update spoold.job set due_at = due_at - make_interval(secs => %s),"
+            " rank = rank - make_interval(secs => %s) where spool = %s and drop_name = %s",
+            *(ago, ago, store.spool, name.encode()),
+        )
+    claims = aged.claim(worker(aged), limit=3)
+    assert [claim.job.drop_name for claim in claims] == [b"overtakes", b"urgent", b"does not yet"]
+    aged.database.close()
+
+
+def test_claims_follow_priority_and_waiting_exactly(store: Store, shared_conninfo: str) -> None:
+    """However many are claimed at once, and by however many workers."""
+    insert_rows(store, 500, "queued", "now() - random() * interval '10 h'")
+    rows = store.database.connection.execute(
+        "select id from spoold.job where spool = %s"
+        " order by due_at + priority * interval '60 s', id",
+        (store.spool,),
+    ).fetchall()
+    mine, theirs = worker(store), worker(store)
+    other = _open(store, shared_conninfo)
+    claimed: list[uuid.UUID] = []
+    for limit in (1, 3, 50, 7) * 9:
+        claimed += [claim.id for claim in store.claim(mine, limit)]
+        claimed += [claim.id for claim in other.claim(theirs, limit)]
+    assert claimed == [row[0] for row in rows]
+    other.database.close()
 
 
 def test_a_retry_moves_the_rank_with_the_due_time(store: Store) -> None:
@@ -455,3 +496,30 @@ def test_the_backlog_counts_what_is_unfinished(store: Store) -> None:
     counted = {(entry.state, entry.action): entry.jobs for entry in store.backlog()}
     assert counted == {(State.QUEUED, "bundle"): 1, (State.QUEUED, "rehydrate"): 1}
     assert all(entry.oldest_seconds >= 0 for entry in store.backlog())
+
+
+def test_a_job_for_later_has_not_waited_yet(store: Store) -> None:
+    store.admit([drop(not_before=datetime(2100, 1, 1, tzinfo=UTC))])
+    assert [entry.oldest_seconds for entry in store.backlog()] == [0.0]
+
+
+def test_a_queue_is_busy_while_a_job_can_go_on(store: Store) -> None:
+    assert not store.busy()
+    store.admit([drop(not_before=datetime.now(UTC) + timedelta(hours=1))])
+    assert not store.busy()
+    store.admit([drop()])
+    assert store.busy()
+    (claim,) = store.claim(worker(store))
+    assert store.busy()
+    assert store.begin_publishing(claim, publication(claim)) is Begun.BEGUN
+    assert store.busy()
+    assert store.defer_publishing(claim, 60)
+    assert store.busy()
+    (again,) = _due(store, claim)
+    assert store.finish(again)
+    assert not store.busy()
+
+
+def _due(store: Store, claim: Claim) -> list[Claim]:
+    _sql(store, "update spoold.job set due_at = now() where id = %s", claim.id)
+    return store.claim_publishing(worker(store))

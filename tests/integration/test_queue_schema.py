@@ -12,9 +12,10 @@ import pytest
 
 from spoold.errors import SpooldError
 from spoold.queue import binding
+from spoold.queue.binding import Mismatch
 from spoold.queue.database import Database
 from spoold.queue.job import Begun, State
-from spoold.queue.migrate import Migration, migrate, require_current, shipped
+from spoold.queue.migrate import Migration, migrate, require_current, require_known, shipped
 from spoold.queue.store import Store
 from spoold.spool import Spool
 from tests.integration.queue_drops import drop, end, publication, worker
@@ -136,9 +137,10 @@ def test_daemons_that_start_at_once_migrate_once(empty_conninfo: str) -> None:
 
 def test_a_newer_schema_is_refused(store: Store) -> None:
     newer = (*shipped(), Migration(len(shipped()) + 1, "later", b"create table spoold.later ()"))
+    require_known(store.database)
     assert migrate(store.database, newer) == 1
-    for refusing in (migrate, require_current):
-        with pytest.raises(SpooldError, match=r"database-unfit.*this spoold knows"):
+    for refusing in (migrate, require_current, require_known):
+        with pytest.raises(SpooldError, match=r"schema-newer.*this spoold knows"):
             refusing(store.database)
 
 
@@ -210,10 +212,38 @@ def test_e34_a_copy_in_the_same_place_is_refused_until_adopted(
     shutil.copytree(tmp_path / "old", spool.root)
     with pytest.raises(SpooldError, match="spool-foreign"):
         binding.bind(store.database, spool, "site-a")
-    binding.bind(store.database, spool, "site-a", adopt=True)
+    [said] = binding.bind(store.database, spool, "site-a", accept=[Mismatch.PLACE])
+    assert str(spool.root) in said
     binding.check(store.database, spool)
     with pytest.raises(SpooldError, match="spool-foreign"):
         binding.check(store.database, Spool.at(tmp_path / "old"))
+
+
+def test_e34_a_database_without_tables_is_not_given_any_for_a_spool_that_had_some(
+    store: Store, empty_conninfo: str, spool: Spool
+) -> None:
+    empty = Database(empty_conninfo, "tests")
+    binding.check_present(empty, spool)  # a spool that never had a database
+    binding.bind(store.database, spool, "site-a")
+    with pytest.raises(SpooldError, match=r"database-lost.*no tables") as refusal:
+        binding.check_present(empty, spool)
+    assert "adopt --new-database" in refusal.value.hint
+    empty.close()
+
+
+def test_e34_another_database_is_accepted_only_if_that_is_asked_for(
+    store: Store, empty_conninfo: str, spool: Spool
+) -> None:
+    binding.bind(store.database, spool, "site-a")
+    other = Database(empty_conninfo, "tests")
+    migrate(other)
+    with pytest.raises(SpooldError, match="spool-foreign"):
+        binding.bind(other, spool, "site-a", accept=[Mismatch.PLACE])
+    binding.bind(other, spool, "site-a", accept=list(Mismatch))
+    binding.check(other, spool)
+    with pytest.raises(SpooldError, match="spool-foreign"):
+        binding.check(store.database, spool)
+    other.close()
 
 
 def test_e34_a_foreign_database_is_refused(store: Store, empty_conninfo: str, spool: Spool) -> None:

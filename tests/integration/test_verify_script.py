@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from spoold.bundle.frames import Codec
 from spoold.trust import Algorithm, PublicKey, public_pem
-from tests.bundles import Forge, build_tree, file_entry, frame_edges, sha256, signer
+from tests.bundles import Forge, build_tree, file_entry, frame_edges, refusal, sha256, signer
 from tests.hostile import CASES
 from tests.hostile.case import MIB, Case, edited
 from tests.integration.test_bundle_trees import make_awkward
@@ -70,6 +70,26 @@ def verdict(tmp_path: Path) -> Callable[..., tuple[int, str]]:
         return done.returncode, done.stdout
 
     return run
+
+
+@pytest.mark.parametrize(
+    ("time", "good"),
+    [
+        ("0001-01-01T00:00:00Z", True),
+        ("1969-12-31T23:59:59Z", True),
+        ("2000-02-29T00:00:00.5Z", True),
+        ("1900-02-29T00:00:00Z", False),
+        ("2026-11-31T00:00:00Z", False),
+        ("2026-11-20T24:00:00Z", False),
+        ("2026-11-20T23:59:60Z", False),
+    ],
+)
+def test_a_time_is_what_it_is_for_spoold(
+    time: str, good: bool, verdict: Callable[..., tuple[int, str]]
+) -> None:
+    data = Forge.good(edit_manifest=edited(created_at=time)).build()
+    assert verdict(data)[0] == (0 if good else 1)
+    assert refusal(data) == ("accepted" if good else "manifest-invalid")
 
 
 @pytest.mark.parametrize("case", CHOSEN, ids=str)

@@ -13,7 +13,17 @@ import pytest
 from spoold import errors
 from spoold.bundle.frames import Codec
 from spoold.bundle.reader import Policy
-from tests.bundles import Forge, file_entry, frame_edges, refusal, sha256, signer, trusted
+from spoold.errors import SpooldError
+from tests.bundles import (
+    Forge,
+    check,
+    file_entry,
+    frame_edges,
+    refusal,
+    sha256,
+    signer,
+    trusted,
+)
 from tests.hostile import CASES, HARMLESS, SURROUNDINGS
 from tests.hostile.case import MIB, Case, edited
 
@@ -217,3 +227,28 @@ def test_h29_h30_a_bundle_for_this_site_in_time_is_good() -> None:
     to_b = Forge.good(edit_manifest=edited(to=["site-a", "site-b"])).build()
     assert refusal(to_b, policy=Policy(site="site-b")) == "accepted"
     assert refusal(Forge.good().build(), policy=Policy(site="site-c")) == "accepted"
+
+
+def _long(**fields: object) -> Forge:
+    return Forge.good(edit_manifest=edited(**fields))
+
+
+def _long_entry(**fields: object) -> Forge:
+    forge = Forge.good()
+    forge.entries[0].update(fields)
+    return forge
+
+
+@pytest.mark.parametrize(
+    "forge",
+    [
+        _long(type="x" * 1_000_000),
+        _long(**{"from": "x" * 1_000_000}),
+        _long(to=["x" * 60] * 10_000),
+        _long_entry(member="data/" + "x" * 1_000_000),
+    ],
+)
+def test_a_refusal_is_short_whatever_the_sender_wrote(forge: Forge) -> None:
+    with pytest.raises(SpooldError) as caught:
+        check(forge.build(), None, Policy(site="site-b"))
+    assert len(caught.value.message) < 2000

@@ -4,7 +4,8 @@ import pytest
 
 from spoold import canonical
 from spoold.bundle.entry import Chunk, Entry, Kind
-from spoold.bundle.lines import Frame, entry_lines, frame_line, parse_entry, parse_frame
+from spoold.bundle.frame_table import Frame
+from spoold.bundle.lines import entry_lines, frame_line, parse_entry, parse_frame
 from spoold.errors import SpooldError
 from tests.bundles import canonical as encode
 from tests.bundles import file_entry, plain_entry, sha256

@@ -6,10 +6,9 @@ import pytest
 
 from spoold import errors
 from spoold.bundle.entry import Kind
+from spoold.bundle.order import PathOrder, check_sorted
 from spoold.bundle.paths import (
     MemberNames,
-    PathOrder,
-    check_sorted,
     fold,
     path_fault,
     ustar_split,

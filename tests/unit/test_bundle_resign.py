@@ -175,6 +175,11 @@ def test_a_link_is_not_followed_and_a_folder_is_no_bundle(tmp_path: Path) -> Non
         assert caught.value.code is errors.NOT_A_BUNDLE
 
 
+def test_a_long_name_that_is_not_ascii(tmp_path: Path) -> None:
+    path = made(tmp_path).rename(tmp_path / ("ä" * 122 + ".tar.zst"))
+    assert resign(path, B, trusted(A), Policy()).signatures == 2
+
+
 def test_a_bundle_whose_time_has_passed_is_refused(tmp_path: Path) -> None:
     forged = Forge.good(edit_manifest=lambda m: {**m, "not_after": "2026-11-20T12:00:00Z"})
     path = made(tmp_path, data=forged.build())

@@ -8,12 +8,14 @@ import jsonschema
 import pytest
 from click.testing import CliRunner, Result
 
-from spoold import schemas, trust
+from spoold import schemas, trust, trust_store
 from spoold.actions.bundle import threads
 from spoold.actions.context import ActionSettings
 from spoold.bundle import reader
 from spoold.cli import cli
 from spoold.spool import Spool
+from tests.bundles import Forge
+from tests.hostile.case import edited
 
 KEY = Path("spool/.spoold/keys/signing.pem")
 
@@ -182,7 +184,7 @@ def test_what_is_no_file_is_no_bundle_and_what_is_missing_is_no_verdict(bundle: 
 def report(name: str) -> dict[str, object]:
     """A report, after its signature was checked as another program would."""
     content = Path(name).read_bytes()
-    keys = trust.load_trust(Spool.at("spool"), trust.load_signer(KEY, "site-a"))
+    keys = trust_store.load_trust(Spool.at("spool"), trust.load_signer(KEY, "site-a"))
     verified = keys.verify_document(content, "spoold.verification/1", trust.Role.STATUS)
     assert verified.signed_by.site == "site-a"
     assert json.loads(content)["signatures"][0]["key_id"] == verified.signed_by.key_id
@@ -229,6 +231,16 @@ def test_a_report_of_a_broken_bundle_says_who_had_signed_it(bundle: str) -> None
     run("verify", "request-demo.json", "--report", "report.json", status=4)
     found = report("report.json")  # the older one is replaced
     assert (found["verdict"], found["manifest_sha256"]) == ("not a bundle", None)
+
+
+def test_a_report_that_cannot_be_written_is_said_before_anything_is_read(bundle: str) -> None:
+    for place in ("no/folder/report.json", bundle, "evidence"):
+        said = run("verify", bundle, "--report", place, status=2)
+        assert "--report" in said.stderr
+        assert ": verify " not in said.stderr
+    os.symlink(bundle, "report.json")
+    run("verify", bundle, "--report", "report.json", status=2)
+    run("verify", bundle)
 
 
 def test_a_report_needs_a_spool_and_that_is_said_before_anything_is_read(
@@ -330,6 +342,13 @@ def test_inspect_tells_what_is_wrong_with_a_known_key(
     key_id = json.loads(run("inspect", bundle, "--json").stdout)["manifest"]["key_id"]
     run(*command, *([key_id] if command[1] == "revoke" else []), "--spool", "other")
     assert f"{key_id}: {standing}" in run("inspect", bundle, "--spool", "other").stdout
+
+
+def test_h100_inspect_proposes_no_command_with_a_name_that_is_none() -> None:
+    forged = Forge.good(edit_manifest=edited(**{"from": "x; touch here #"}))
+    Path("b.tar.zst").write_bytes(forged.build())
+    assert "spoold keys trust x" not in run("inspect", "b.tar.zst").stdout
+    assert json.loads(run("inspect", "b.tar.zst", "--json").stdout)["missing_key"] is None
 
 
 def test_inspect_reads_the_head_only_also_from_a_pipe(bundle: str) -> None:

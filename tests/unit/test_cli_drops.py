@@ -231,6 +231,12 @@ def test_submit_times_out_with_7(spool: Spool) -> None:
     assert "request-a.json is in the inbox" in said
 
 
+@pytest.mark.parametrize("seconds", ["nan", "-1", "soon"])
+def test_submit_refuses_what_is_no_time_to_wait(spool: Spool, seconds: str) -> None:
+    run("submit", request(), f"--timeout={seconds}", status=2)
+    assert os.listdir(spool.root / "inbox") == []
+
+
 def test_submit_shows_each_state_once(spool: Spool) -> None:
     name = request()
     play(

@@ -8,7 +8,7 @@ import pytest
 from click.testing import CliRunner, Result
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from spoold import trust
+from spoold import trust, trust_store
 from spoold.cli import cli
 from spoold.spool import Spool
 
@@ -133,7 +133,7 @@ def test_rotate_keeps_the_old_key_and_what_it_signed_stays_trusted() -> None:
     assert own_id("spool") == new.key_id
     aside = path.with_name(f"signing.{old.key_id[:16]}.pem")
     assert trust.load_signer(aside, "site-a").key_id == old.key_id
-    verified = trust.load_trust(spool, new).verify_document(document, "t", trust.Role.STATUS)
+    verified = trust_store.load_trust(spool, new).verify_document(document, "t", trust.Role.STATUS)
     assert verified.signed_by.key_id == old.key_id
 
 

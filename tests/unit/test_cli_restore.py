@@ -258,3 +258,56 @@ def test_a_threshold_is_asked_before_anything_is_written() -> None:
     assert "threshold-not-met: signed by site-a" in said
     assert "1 more trusted key must sign" in said
     assert not os.path.lexists("r")
+
+
+def test_an_empty_folder_keeps_its_mode() -> None:
+    bundle({"f": b"f"})
+    os.mkdir("r", 0o700)
+    restore()
+    assert os.stat("r").st_mode & 0o777 == 0o700
+    assert files() == {"f": "f"}
+
+
+@ROOT
+def test_an_empty_folder_keeps_its_owner() -> None:
+    bundle({"f": b"f"})
+    os.mkdir("r", 0o500)
+    os.chown("r", 4321, 1234)
+    restore()
+    status = os.stat("r")
+    assert (status.st_mode & 0o777, status.st_uid, status.st_gid) == (0o500, 4321, 1234)
+
+
+def test_the_folder_one_stands_in_is_filled_not_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    bundle({"d/f": b"f"})
+    os.mkdir("r")
+    monkeypatch.chdir("r")
+    command = ["restore", "../b.tar.zst", "--to", ".", "--key", "../a.pub", "--site", "site-a"]
+    assert CliRunner().invoke(cli, command).exit_code == 0
+    assert files(".") == {"d/f": "f"}
+
+
+def test_no_folder_is_made_for_what_nobody_has_signed() -> None:
+    bundle({"f": b"f"})
+    Path("b.tar.zst").write_bytes(b"no bundle")
+    restore("--to", "new/folder/r", status=4)
+    assert not os.path.exists("new")
+
+
+def test_a_long_name_that_is_not_ascii() -> None:
+    bundle({"f": b"f"})
+    restore("--to", "ä" * 127)
+    assert files("ä" * 127) == {"f": "f"}
+
+
+@pytest.mark.parametrize("number", [2**32 - 1, 2**53 - 1])
+@pytest.mark.parametrize("kind", ["file", "dir", "symlink"])
+def test_an_owner_that_this_system_cannot_have_is_told(number: int, kind: str) -> None:
+    others = [] if kind == "file" else [plain_entry("e", kind, gid=number)]
+    if kind == "symlink":
+        others[0]["target"] = "f"
+    bundle({"f": b"f"}, *others, **({"uid": number} if kind == "file" else {}))
+    if kind == "file" or os.geteuid() == 0:  # else the first file's owner is refused before
+        assert "without --owners" in restore("--owners", status=1).stderr
+        assert not os.path.exists("r")
+    restore()

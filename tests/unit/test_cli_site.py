@@ -153,6 +153,23 @@ def test_config_shows_values_with_their_origin_and_no_password(
     assert values["retry.max_attempts"]["origin"]["kind"] == "default"
 
 
+def test_config_of_a_missing_spool_exits_78() -> None:
+    assert "spool-missing" in run("config", "nowhere", status=78).stderr
+
+
+def test_config_shows_a_size_of_nothing_as_such() -> None:
+    init()
+    said = run("config", "--set", "intake.min_free_bytes=0").stdout
+    lines = {line.split()[0]: line for line in said.splitlines()}
+    assert lines["intake.min_free_bytes"].split()[1] == '"0B"'
+
+
+def test_an_empty_path_is_not_the_folder_here() -> None:
+    for command in ("init", "run", "config", "doctor"):
+        assert "a path is not empty" in run(command, "", status=2).stderr
+    assert os.listdir() == []
+
+
 def test_a_mistake_in_the_configuration_exits_78_with_its_line() -> None:
     spool = init()
     (spool.root / "spoold.toml").write_text('site = "a"\n[intake]\nsetle_seconds = 1\n')
@@ -177,6 +194,21 @@ def test_doctor_leaves_nothing_behind() -> None:
     before = {path: path.lstat().st_ino for path in spool.root.rglob("*")}
     run("doctor", "spool")
     assert {path: path.lstat().st_ino for path in spool.root.rglob("*")} == before
+
+
+def test_doctor_says_what_the_inbox_can_do_and_what_follows() -> None:
+    spool = init()
+    checks = {
+        check["check"]: check
+        for check in json.loads(run("doctor", "spool", "--json").stdout)["checks"]
+    }
+    assert "with events (tried)" in checks["inbox"]["detail"]
+    assert {"leases", "hard links", "rename", "unnamed files", "inotify"} <= set(checks)
+    with (spool.root / "spoold.toml").open("a") as file:
+        file.write('\n[intake]\nwatch = "polling"\n')
+    said = run("doctor", "spool").stdout
+    assert "polled every second" in said
+    assert "[intake] watch says so" in said
 
 
 def test_doctor_tells_each_fault_with_its_fix_and_exits_1() -> None:
@@ -222,7 +254,7 @@ def test_an_error_with_json_is_one_document_and_nothing_else() -> None:
     result = run("status", "x", "--json", status=78)
     assert json.loads(result.stdout)["error"]["code"] == "spool-missing"
     assert result.stderr == ""
-    result = run("status", "--json", status=2)
+    result = run("check", "--json", status=2)
     assert json.loads(result.stdout)["error"]["code"] == "usage"
 
 
@@ -237,6 +269,8 @@ def test_every_command_helps_with_its_exit_statuses_and_an_example(name: str) ->
     commands = [[name]]
     if name == "keys":
         commands = [[name, each] for each in ("show", "trust", "list", "revoke", "generate")]
+    if name == "selftest":
+        commands = [[name, "fence"]]
     for command in commands:
         said = run(*command, "--help").stdout
         assert "Exit status: 0 " in said

@@ -8,6 +8,8 @@ import pytest
 from spoold import errors, schemas
 from spoold.canonical import Document
 from spoold.cli import COMMANDS, cli
+from spoold.config import toml_value
+from spoold.config.handlers import HandlerSection
 from spoold.intake.settings import Reason
 from spoold.queue.job import FINAL, State
 from spoold.status import WAITING
@@ -38,7 +40,23 @@ def codes() -> str:
     return "\n".join(["| code | meaning | what to do | exit |", "|---|---|---|---:|", *rows]) + "\n"
 
 
-SECTIONS = {"exits": exits, "errors": codes}
+def handlers() -> str:
+    """The keys of `[[handlers]]`."""
+    rows = []
+    for name, field in HandlerSection.model_fields.items():
+        key = f"handlers.{field.alias or name}"
+        value = None if field.default_factory is not None else field.default
+        if field.is_required():
+            default = "required"
+        elif value is None:
+            default = ""
+        else:
+            default = f"`{toml_value(key, value)}`"
+        rows.append(f"| `{field.alias or name}` | {default} | {field.description} |")
+    return "\n".join(["| key | default | meaning |", "|---|---|---|", *rows]) + "\n"
+
+
+SECTIONS = {"handlers": handlers, "exits": exits, "errors": codes}
 
 
 def replaced(page: str, name: str, content: str) -> str:
@@ -64,7 +82,7 @@ def test_no_cell_of_a_generated_table_breaks_it() -> None:
 
 
 def test_the_readme_stays_readable() -> None:
-    assert len(README.read_text().splitlines()) < 640
+    assert len(README.read_text().splitlines()) < 800
 
 
 def test_every_state_and_every_reason_to_wait_is_explained() -> None:
@@ -105,6 +123,18 @@ def test_every_field_of_a_request_is_explained() -> None:
         assert isinstance(properties, dict)
         known |= set(properties)
     assert explained == known
+
+
+def test_every_field_of_the_daemons_status_is_explained() -> None:
+    section = README.read_text().partition("## Whether the daemon lives")[2].partition("\n## ")[0]
+    explained = {
+        name
+        for cell in re.findall(r"^\| (`.*?) \|", section, re.MULTILINE)
+        for name in re.findall("`([a-z_]+)`", cell)
+    }
+    properties = schemas.daemon()["properties"]
+    assert isinstance(properties, dict)
+    assert explained | {"type", "signatures"} == set(properties)
 
 
 def test_commands_that_pages_name_exist() -> None:

@@ -2,7 +2,7 @@ import os
 
 import pytest
 
-from spoold.intake.inbox import list_inbox
+from spoold.intake.inbox import Listing
 from spoold.intake.names import NameKind, classify
 from spoold.status import status_name, suffixed_name
 
@@ -77,12 +77,14 @@ def test_e16_e17_e19_a_listing_sorts_files_links_strays_and_unfinished(tmp_path:
     os.mkfifo(os.path.join(folder, b"request-fifo.json"))
     os.mkdir(os.path.join(folder, b"request-folder.json"))
     os.symlink(b"/nowhere", os.path.join(folder, b"request-link.json"))
-    listing = list_inbox(folder)
-    assert {(found.name, found.link) for found in listing.drops} == {
+    listing = Listing(folder)
+    assert {(found.name, found.link) for batch in listing.batches(2) for found in batch} == {
         (b"request-a.json", False),
         (b"b.tar.zst", False),
         (b"request-\xff.json", False),
         (b"request-link.json", True),
     }
-    assert set(listing.strays) == {b"request-fifo.json", b"request-folder.json", b"notes.txt"}
+    strays = {b"request-fifo.json", b"request-folder.json", b"notes.txt"}
+    assert set(listing.stray_names) == strays
+    assert (listing.drops, listing.strays) == (4, 3)
     assert listing.unfinished == 1

@@ -12,11 +12,12 @@ import pytest
 from click.testing import CliRunner
 
 from spoold import schemas
-from spoold.actions import MODELS
+from spoold.actions import MODELS, command
 from spoold.cli import cli
-from spoold.config import template
+from spoold.config import load, template
 from spoold.config.sections import Workers
 from spoold.errors import Exit
+from spoold.handlers.arguments import plain
 from spoold.intake.names import DROPS, NameKind, classify
 from spoold.intake.request import parse
 from spoold.spool import TREE, Spool
@@ -25,7 +26,8 @@ LAYOUT = Path(__file__).parents[2] / "spool-layout"
 PAGE = LAYOUT / "README.md"
 CONFIGURATION = LAYOUT / "spoold.toml"
 UNIT = LAYOUT.parent / "systemd" / "spoold.service"
-EXAMPLES = sorted((LAYOUT / "examples").iterdir())
+EXAMPLES = sorted((LAYOUT / "examples").glob("*.json"))
+HANDLERS = LAYOUT / "examples" / "handlers"
 
 _TREE = re.compile(r"(<!-- generated: tree -->\n).*?(<!-- end -->\n)", re.DOTALL)
 
@@ -70,13 +72,30 @@ def test_examples_are_valid_drops(path: Path) -> None:
     assert CliRunner().invoke(cli, ["check", str(path)]).exit_code == 0
 
 
+def test_the_handlers_of_the_examples_are_complete(tmp_path: Path) -> None:
+    spool = Spool.at(tmp_path)
+    sections = (HANDLERS / "handlers.toml").read_text()
+    (tmp_path / "spoold.toml").write_text(
+        'site = "site-a"\n' + sections.replace("/usr/local/lib/spoold", str(HANDLERS))
+    )
+    config = load(spool, environment={"PATH": "/usr/bin:/bin"})
+    assert config.warnings == ()
+    tools = {str(plain(handler.command[0])) for handler in config.handlers}
+    known = {HANDLERS / name for name in ("handlers.toml", "intent.schema.json", "intent-1.json")}
+    assert {Path(tool) for tool in tools} == set(HANDLERS.iterdir()) - known
+    intent = config.handlers.of_drop(b"intent-1.json")
+    assert intent is not None
+    command.check(intent, b"intent-1.json", (HANDLERS / "intent-1.json").read_bytes())
+
+
 def test_the_configuration_is_the_one_that_init_writes() -> None:
     assert CONFIGURATION.read_text() == template("site-a"), "run python tests/unit/test_layout.py"
 
 
 def test_the_full_example_has_every_field_of_a_bundle_request() -> None:
     full = json.loads((LAYOUT / "examples" / "request-full.json").read_text())
-    assert set(full) == set(MODELS["bundle"].model_fields)
+    # a signature of nobody would have it refused
+    assert {*full, "signatures"} == set(MODELS["bundle"].model_fields)
 
 
 def test_tmpfiles_make_the_tree(tmp_path: Path) -> None:
@@ -140,7 +159,8 @@ def test_names_that_the_page_calls_drops_are_drops_and_others_are_not() -> None:
         for pattern in re.findall("`([^`]+)`", names):
             if "*" in pattern:
                 assert classify(pattern.replace("*", "x").encode()) in kinds[meaning], pattern
-    assert {NameKind.REQUEST, NameKind.BUNDLE} == DROPS
+    assert {NameKind.REQUEST, NameKind.BUNDLE, NameKind.HANDLED} == DROPS
+    assert "| what a `[[handlers]]` pattern says |" in page
 
 
 def _renew() -> None:

@@ -38,7 +38,7 @@ def test_only_finish_leads_to_a_final_state() -> None:
 @pytest.mark.parametrize("verb", [verb for verb, row in TRANSITIONS.items() if row.fenced])
 def test_fenced_statements_ask_for_id_epoch_and_worker(verb: Verb) -> None:
     statement = QUERIES[verb].decode()
-    if verb is Verb.FINISH:  # the one that takes a batch
+    if verb in {Verb.BEGIN_PUBLISHING, Verb.AMEND_PUBLISHING, Verb.FINISH}:  # they take batches
         assert "job.epoch = given.epoch" in statement
         assert "job.worker = given.worker" in statement
     else:

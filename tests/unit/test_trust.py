@@ -10,7 +10,7 @@ import pytest
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 
-from spoold import canonical, errors, trust
+from spoold import canonical, errors, trust, trust_store
 from spoold.errors import SpooldError
 from spoold.spool import Folder, Spool
 from spoold.trust import ALL_ROLES, Algorithm, Role, Trust, TrustedKey
@@ -40,7 +40,7 @@ def weak_keys() -> dict[str, rsa.RSAPrivateKey]:
 @pytest.fixture
 def store(spool: Spool) -> Spool:
     """A spool that trusts site-a."""
-    trust.store_trusted(spool, signer("site-a").trusted())
+    trust_store.store_trusted(spool, signer("site-a").trusted())
     return spool
 
 
@@ -115,7 +115,7 @@ def test_h09_weak_keys_are_refused_wherever_they_are_loaded(
         there = store.folder(Folder.TRUST) / f"{document['key_id']}.json"
         there.write_bytes(canonical.encode(document))
         there.chmod(0o600)
-        assert said in refusal(trust.load_trust, store).message
+        assert said in refusal(trust_store.load_trust, store).message
         there.unlink()
 
 
@@ -152,10 +152,10 @@ def test_a_signing_key_that_others_may_touch_is_refused(mode: int, tmp_path: Pat
 
 @pytest.mark.parametrize("mode", [0o620, 0o602, 0o666])
 def test_a_trusted_key_that_others_may_write_is_refused(mode: int, store: Spool) -> None:
-    assert [key.site for key in trust.load_trust(store)] == ["site-a"]
+    assert [key.site for key in trust_store.load_trust(store)] == ["site-a"]
     path = store_file(store)
     path.chmod(mode)
-    error = refusal(trust.load_trust, store)
+    error = refusal(trust_store.load_trust, store)
     assert error.code is errors.KEY_UNUSABLE
     assert f"{mode:04o}" in error.message
     assert f"chmod go-w {path}" in error.hint
@@ -164,13 +164,13 @@ def test_a_trusted_key_that_others_may_write_is_refused(mode: int, store: Spool)
 @pytest.mark.parametrize("mode", [0o770, 0o707, 0o1777])
 def test_a_trust_store_that_others_may_write_is_refused(mode: int, store: Spool) -> None:
     store.folder(Folder.TRUST).chmod(mode)
-    assert refusal(trust.load_trust, store).code is errors.KEY_UNUSABLE
+    assert refusal(trust_store.load_trust, store).code is errors.KEY_UNUSABLE
 
 
 def test_a_store_that_all_may_read_is_fine(store: Spool) -> None:
     store_file(store).chmod(0o644)
     store.folder(Folder.TRUST).chmod(0o755)
-    assert len(list(trust.load_trust(store))) == 1
+    assert len(list(trust_store.load_trust(store))) == 1
 
 
 @pytest.mark.parametrize(
@@ -187,7 +187,7 @@ def test_a_store_that_all_may_read_is_fine(store: Spool) -> None:
 def test_a_damaged_entry_is_refused(name: str, change: dict[str, Any], store: Spool) -> None:
     path = store_file(store)
     path.write_bytes(canonical.encode({**json.loads(path.read_bytes()), **change}))
-    assert refusal(trust.load_trust, store).code is errors.KEY_UNUSABLE, name
+    assert refusal(trust_store.load_trust, store).code is errors.KEY_UNUSABLE, name
 
 
 def test_an_entry_under_another_name_cannot_undo_a_revocation(store: Spool) -> None:
@@ -195,17 +195,17 @@ def test_an_entry_under_another_name_cannot_undo_a_revocation(store: Spool) -> N
     copy = path.with_name("zzz.json")
     copy.write_bytes(path.read_bytes())
     copy.chmod(0o600)
-    trust.store_trusted(store, dataclasses.replace(signer("site-a").trusted(), revoked=True))
-    assert refusal(trust.load_trust, store).code is errors.KEY_UNUSABLE
+    trust_store.store_trusted(store, dataclasses.replace(signer("site-a").trusted(), revoked=True))
+    assert refusal(trust_store.load_trust, store).code is errors.KEY_UNUSABLE
     copy.unlink()
-    assert [key.revoked for key in trust.load_trust(store)] == [True]
+    assert [key.revoked for key in trust_store.load_trust(store)] == [True]
 
 
 def test_the_sites_own_key_is_believed_unless_it_is_revoked(store: Spool) -> None:
     own = signer("site-x")
-    assert {key.site for key in trust.load_trust(store, own)} == {"site-a", "site-x"}
-    trust.store_trusted(store, dataclasses.replace(own.trusted(), revoked=True))
-    found = trust.load_trust(store, own).get(own.key_id)
+    assert {key.site for key in trust_store.load_trust(store, own)} == {"site-a", "site-x"}
+    trust_store.store_trusted(store, dataclasses.replace(own.trusted(), revoked=True))
+    found = trust_store.load_trust(store, own).get(own.key_id)
     assert found is not None
     assert found.revoked
 
@@ -213,11 +213,11 @@ def test_the_sites_own_key_is_believed_unless_it_is_revoked(store: Spool) -> Non
 def test_revoked_is_what_is_not_plainly_false(store: Spool) -> None:
     path = store_file(store)
     path.write_bytes(canonical.encode({**json.loads(path.read_bytes()), "revoked": 0}))
-    assert [key.revoked for key in trust.load_trust(store)] == [True]
+    assert [key.revoked for key in trust_store.load_trust(store)] == [True]
 
 
 def test_a_store_that_is_gone_trusts_nobody_but_the_site_itself(store: Spool) -> None:
     store_file(store).unlink()
     os.rmdir(store.folder(Folder.TRUST))
-    assert list(trust.load_trust(store)) == []
-    assert [key.site for key in trust.load_trust(store, signer("site-x"))] == ["site-x"]
+    assert list(trust_store.load_trust(store)) == []
+    assert [key.site for key in trust_store.load_trust(store, signer("site-x"))] == ["site-x"]

@@ -1,0 +1,125 @@
+"""JSON that a drop must be: read with bounds, and held against a JSON Schema.
+
+Nothing is ever fetched: a reference in a schema must stay within it. Importing `jsonschema` takes
+its time, so that is done where there is a schema.
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any, Final, NoReturn
+
+from spoold import canonical, errors
+from spoold.errors import SpooldError
+
+_MAX_STRUCTURE: Final = 1_000_000  # of `,`, `[` and `{`: parsed, each may take a hundred bytes
+_MAX_DEPTH: Final = 64
+_MAX_TOLD: Final = 10
+_MAX_SHOWN: Final = 200
+_REFERENCES: Final = frozenset({"$ref", "$dynamicRef", "$recursiveRef"})
+
+
+def read(content: bytes) -> object:
+    """The JSON of a drop. Raises drop-not-json."""
+    if content.count(b",") + content.count(b"[") + content.count(b"{") > _MAX_STRUCTURE:
+        raise SpooldError(errors.DROP_NOT_JSON, f"it has more than {_MAX_STRUCTURE:,} values")
+    try:
+        document = json.loads(
+            content.decode(), object_pairs_hook=_object, parse_constant=_no_number
+        )
+    except RecursionError as error:
+        raise SpooldError(errors.DROP_NOT_JSON, "it is nested too deeply") from error
+    except UnicodeDecodeError as error:
+        raise SpooldError(errors.DROP_NOT_JSON, f"not UTF-8 at byte {error.start}") from error
+    except json.JSONDecodeError as error:
+        place = f"line {error.lineno}, column {error.colno}"
+        raise SpooldError(errors.DROP_NOT_JSON, f"{place}: {error.msg}", at=place) from error
+    except ValueError as error:
+        raise SpooldError(errors.DROP_NOT_JSON, canonical.text(str(error))) from error
+    if _depth(document) > _MAX_DEPTH:
+        raise SpooldError(errors.DROP_NOT_JSON, f"it is nested deeper than {_MAX_DEPTH}")
+    return document
+
+
+class Schema:
+    """A JSON Schema, of 2020-12 unless it says otherwise."""
+
+    def __init__(self, document: object) -> None:
+        """Raises ValueError with what is wrong with it."""
+        import jsonschema  # type: ignore[import-untyped]  # noqa: PLC0415  # it ships no types
+        from referencing import Registry  # noqa: PLC0415
+
+        if not isinstance(document, dict | bool):
+            raise ValueError("a schema is an object")  # noqa: TRY004  # pydantic's kind of error
+        for reference in _references(document):
+            if not reference.startswith("#"):
+                raise ValueError(
+                    f"it refers to {reference}: only references within it are followed"
+                )
+        default = jsonschema.Draft202012Validator
+        kind = jsonschema.validators.validator_for(document, default=default)
+        try:
+            kind.check_schema(document)
+        except jsonschema.SchemaError as error:
+            raise ValueError(f"{error.json_path}: {_short(error.message)}") from error
+        # An empty registry: what is not in the schema itself cannot be found anywhere.
+        self._validator = kind(document, registry=Registry())
+
+    def check(self, document: object) -> None:
+        """Raises drop-schema, with the first places that are wrong."""
+        from referencing.exceptions import Unresolvable  # noqa: PLC0415
+
+        try:
+            found = []
+            for fault in self._validator.iter_errors(document):
+                found.append((fault.json_path.removeprefix("$").removeprefix("."), fault.message))
+                if len(found) == _MAX_TOLD:
+                    break
+        except Unresolvable as error:
+            raise SpooldError(
+                errors.HANDLER_UNKNOWN, f"its schema refers to nothing: {_short(str(error))}"
+            ) from error
+        if found:
+            found.sort()
+            told = "; ".join(f"{at or 'the drop'}: {_short(message)}" for at, message in found)
+            raise SpooldError(errors.DROP_SCHEMA, told, at=found[0][0] or None)
+
+
+def _references(value: object) -> Iterator[str]:
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            if key in _REFERENCES and isinstance(item, str):
+                yield item
+            else:
+                yield from _references(item)
+    elif isinstance(value, list):
+        for item in value:
+            yield from _references(item)
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    document = dict(pairs)
+    if len(document) != len(pairs):
+        raise ValueError("an object has a key twice")
+    return document
+
+
+def _no_number(text: str) -> NoReturn:
+    raise ValueError(f"{text} is no JSON number")
+
+
+def _depth(document: object) -> int:
+    """How deeply it is nested; walked without recursion, since that is what is asked."""
+    deepest, todo = 0, [(document, 0)]
+    while todo:
+        value, depth = todo.pop()
+        deepest = max(deepest, depth)
+        if isinstance(value, dict):
+            todo += [(item, depth + 1) for item in value.values()]
+        elif isinstance(value, list):
+            todo += [(item, depth + 1) for item in value]
+    return deepest
+
+
+def _short(message: str) -> str:
+    shown = canonical.text(message)
+    return shown if len(shown) <= _MAX_SHOWN else f"{shown[:_MAX_SHOWN]}…"

@@ -1,0 +1,201 @@
+"""The database goes away, at every statement and in the midst of it: all finish by themselves."""
+
+import os
+import random
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from select import select
+
+import psycopg
+import pytest
+
+from spoold import errors, postgres
+from spoold.errors import SpooldError
+from spoold.postgres.connection import Connection
+from spoold.postgres.home import Home
+from spoold.queue.database import QUERIES
+from spoold.spool import Spool
+from tests.conftest import wait_until
+from tests.faults.conftest import OwnServer, check_each_once, drop_both, says
+from tests.faults.proxy import Fault, Proxy, beginnings, proxy_to
+from tests.sites import DEADLINE_SECONDS, Site, request
+
+MakeReceiver = Callable[..., Site]
+TEXTS = beginnings(QUERIES)
+
+# What a job needs on its way, and what a daemon asks beside it.
+STATEMENTS = [
+    "busy_names",
+    "admit",
+    "claim",
+    "claim_publishing",
+    "own_key",
+    "take_key",
+    "done",
+    "published_by",
+    "begin_publishing",
+    "finish",
+    "awaited",
+    "promote",
+    "lost",
+]
+
+
+@pytest.fixture
+def site(make_receiver: MakeReceiver, proxy: Proxy) -> Site:
+    """A site behind the proxy."""
+    return make_receiver(database_url=proxy.conninfo)
+
+
+def test_e28_a_connection_lost_at_any_statement_loses_no_job_and_doubles_none(
+    site: Site, proxy: Proxy
+) -> None:
+    site.start()
+    names = drop_both(site, "first")
+    statuses = [site.final(name) for name in names]
+    for statement in STATEMENTS:
+        for unanswered in (False, True):
+            label = f"{statement}-{'unanswered' if unanswered else 'unsent'}"
+            fault = proxy.arm(Fault(TEXTS[statement], unanswered))
+            names = drop_both(site, label)
+            assert fault.happened.wait(DEADLINE_SECONDS), label
+            statuses += [site.final(name) for name in names]
+    check_each_once(site, statuses)
+    # No attempt was used up by what was no fault of the job.
+    assert {status["attempt"] for status in statuses} == {1}
+    assert site.stop() == 0
+
+
+@pytest.mark.nightly
+def test_e28_connections_cut_after_any_byte_lose_no_job_and_double_none(
+    site: Site, proxy: Proxy
+) -> None:
+    chance = random.Random(1)
+    # Between the first byte of a login and more than any batch needs, small ones as often as large.
+    proxy.cut_each_after(lambda: int(300 * 1000 ** chance.random()))
+    proxy.shut = True
+    site.start()
+    wait_until(lambda: "database.away" in site.log)
+    proxy.shut = False
+    names = [name for number in range(8) for name in drop_both(site, f"job-{number}")]
+    statuses = [site.final(name) for name in names[:-4]]
+    wait_until(lambda: proxy.cuts > 10)
+    proxy.cut_each_after(None)
+    statuses += [site.final(name) for name in names[-4:]]
+    check_each_once(site, statuses)
+    assert site.stop() == 0
+
+
+@pytest.mark.parametrize(
+    "stages",
+    [
+        pytest.param(["admit", "begin_publishing"], id="some"),
+        pytest.param(
+            ["admit", "claim", "run", "begin_publishing", "finish"],
+            id="all",
+            marks=pytest.mark.nightly,
+        ),
+    ],
+)
+def test_e28_a_server_that_stops_at_any_stage_of_a_job_is_waited_for(
+    make_receiver: MakeReceiver, own_server: OwnServer, evidence: Path, stages: list[str]
+) -> None:
+    (evidence / "much").mkdir()
+    (evidence / "much" / "file").write_bytes(os.urandom(4 << 20))
+    with proxy_to(own_server.server.conninfo) as proxy:
+        site = make_receiver(database_url=proxy.conninfo)
+        site.start()
+        statuses = []
+        for stage in stages:
+            if stage == "run":
+                names = ["request-slow.json"]
+                site.drop(names[0], request("much", compression={"codec": "zstd", "level": 19}))
+                wait_until(lambda: says(site, "request-slow.json")["state"] == "running")
+                own_server.stop()
+            else:
+                fault = proxy.arm(Fault(TEXTS[stage], then=own_server.stop))
+                names = drop_both(site, stage)
+                assert fault.happened.wait(DEADLINE_SECONDS)
+            late = f"request-while-{stage}.json"
+            site.drop(late, request())
+            wait_until(lambda late=late: says(site, late).get("reason") == "database-away")
+            assert says(site, late)["state"] == "waiting"
+            assert says(site, late)["error"]["code"] == "database-away"
+            own_server.start()
+            statuses += [site.final(name) for name in [*names, late]]
+        check_each_once(site, statuses)
+        assert {status["attempt"] for status in statuses} == {1}
+        assert site.stop() == 0
+
+
+@pytest.mark.nightly
+def test_e28_an_embedded_server_that_is_killed_is_started_again(
+    make_receiver: MakeReceiver,
+) -> None:
+    site = make_receiver()
+    site.start()
+    names = drop_both(site, "before")
+    statuses = [site.final(name) for name in names]
+    data = Home.of(Spool.at(site.root)).data
+    names = drop_both(site, "meanwhile")
+    os.kill(int((data / "postmaster.pid").read_text().split("\n")[0]), signal.SIGKILL)
+    statuses += [site.final(name) for name in names]
+    check_each_once(site, statuses)
+    assert site.stop() == 0
+
+
+def test_e28_statements_that_an_operator_cancels_are_sent_again(
+    make_receiver: MakeReceiver, conninfo: str
+) -> None:
+    site = make_receiver(database_url=conninfo)
+    site.start()
+    statuses = [site.final(name) for name in drop_both(site, "before")]
+    with psycopg.connect(conninfo) as operator:
+        operator.execute("lock table spoold.job in access exclusive mode")
+        names = drop_both(site, "meanwhile")
+
+        def each_part_has_met_it() -> bool:
+            operator.execute(
+                "select pg_cancel_backend(pid) from pg_stat_get_activity(null)"
+                " where application_name like 'spoold %' and wait_event_type = 'Lock'"
+            )
+            return "intake.database_away" in site.log and "maintenance.failed" in site.log
+
+        wait_until(each_part_has_met_it)
+    statuses += [site.final(name) for name in names]
+    check_each_once(site, statuses)
+    assert {status["attempt"] for status in statuses} == {1}
+    assert "worker.died" not in site.log
+    assert site.stop() == 0
+
+
+@pytest.mark.parametrize(
+    ("setting", "meet"),
+    [
+        ("statement_timeout", "select pg_sleep(10)"),
+        ("idle_in_transaction_session_timeout", "begin"),
+        ("transaction_timeout", "begin"),
+        ("lock_timeout", "select 1 from spoold.job"),
+        (None, "select pg_cancel_backend(pg_backend_pid())"),
+        (None, "select pg_terminate_backend(pg_backend_pid())"),
+    ],
+)
+def test_e28_whatever_way_a_server_ends_a_statement_it_counts_as_away(
+    conninfo: str, setting: str | None, meet: str
+) -> None:
+    with psycopg.connect(conninfo) as holder, postgres.connect(conninfo, "tests") as connection:
+        holder.execute("lock table spoold.job")
+        if setting is not None:
+            connection.execute(f"set {setting} = '20ms'")
+        with pytest.raises(SpooldError) as caught:
+            meet_and_go_on(connection, meet)
+    assert caught.value.code is errors.DATABASE_AWAY
+
+
+def meet_and_go_on(connection: Connection, statement: str) -> None:
+    """Run a statement, and another one as soon as the server has something to say."""
+    with postgres.database_errors():
+        connection.execute(statement)
+        wait_until(lambda: select([connection], [], [], 1)[0] != [])
+        connection.execute("select 1")

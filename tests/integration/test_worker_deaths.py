@@ -1,0 +1,130 @@
+"""What a worker's death costs: its own job an attempt, its neighbours nothing, the pool no time."""
+
+import signal
+import sys
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from spoold.queue.job import Job, RetryPolicy, State
+from spoold.queue.store import Store
+from spoold.spool import Spool
+from spoold.worker import scratch
+from spoold.worker.rescue import Maintenance
+from spoold.worker.settings import WorkerSettings
+from spoold.worker.supervisor import Supervisor
+from tests.conftest import wait_until
+from tests.integration.queue_drops import drop, worker
+
+SETTINGS = WorkerSettings(
+    count=1, drain_seconds=1, aging_seconds=60, retry=RetryPolicy(600, 600), cpu_seconds=7
+)
+
+
+@pytest.fixture
+def maintenance(spool: Spool, store: Store) -> Maintenance:
+    return Maintenance(spool, store, SETTINGS, lambda: None, lambda worker: None)
+
+
+def get(store: Store, job: uuid.UUID) -> Job:
+    found = store.get(job)
+    assert found is not None
+    return found
+
+
+def test_only_what_a_dead_worker_had_begun_loses_an_attempt(
+    spool: Spool, store: Store, maintenance: Maintenance
+) -> None:
+    store.admit([drop(max_attempts=1) for _ in range(4)])
+    me = worker(store)
+    begun, *waiting = store.claim(me, 4)
+    scratch.begin(spool, begun)
+    maintenance.bury(me, -signal.SIGSEGV)
+    maintenance.round()
+    job = get(store, begun.id)
+    assert job.state is State.PUBLISHING  # its only attempt was used up
+    assert job.last_error is not None
+    assert job.last_error["code"] == "worker-lost"
+    assert str(job.last_error["message"]).endswith(": SIGSEGV")
+    for claim in waiting:
+        job = get(store, claim.id)
+        assert (job.state, job.attempt, job.last_error) == (State.QUEUED, 0, None)
+
+
+def test_a_worker_that_used_up_its_processor_time_says_so(
+    spool: Spool, store: Store, maintenance: Maintenance
+) -> None:
+    store.admit([drop()])
+    me = worker(store)
+    [claim] = store.claim(me)
+    scratch.begin(spool, claim)
+    maintenance.bury(me, -signal.SIGXCPU)
+    maintenance.round()
+    job = get(store, claim.id)
+    assert job.state is State.SCHEDULED
+    assert job.error is not None
+    assert job.error["code"] == "cpu-limit"
+    assert "than 7 s" in str(job.error["message"])
+
+
+class Pool:
+    """A supervisor of scripts that end at once, and what it says of them."""
+
+    def __init__(self, folder: Path, script: str) -> None:
+        self._starts = folder / "starts"
+        self._starts.touch()
+        note = f"import os; open({str(self._starts)!r}, 'a').write('x'); "
+        self.deaths: list[int] = []
+        self.supervisor = Supervisor(
+            command=[sys.executable, "-S", "-c", note + script],
+            count=1,
+            environment={},
+            on_published=lambda published: None,
+            on_death=lambda worker, status: self.deaths.append(status),
+        )
+        self.supervisor.start()
+
+    def started(self, count: int) -> float:
+        """Wait for so many starts; how long that took."""
+        began = time.monotonic()
+
+        def enough() -> bool:
+            self.supervisor.wait(0.05)
+            return len(self._starts.read_text()) >= count
+
+        wait_until(enough)
+        return time.monotonic() - began
+
+    def end(self) -> None:
+        self.supervisor.drain()
+        self.supervisor.kill()
+        while self.supervisor.alive():
+            self.supervisor.wait(0.05)
+
+
+@pytest.fixture
+def pools(tmp_path: Path) -> Iterator[list[Pool]]:
+    made: list[Pool] = []
+    yield made
+    for pool in made:
+        pool.end()
+
+
+def test_e32_a_worker_whose_job_killed_it_is_replaced_at_once(
+    tmp_path: Path, pools: list[Pool]
+) -> None:
+    tell = "os.write(int(os.environ['SPOOLD_WORKER_EVENTS']), b'working\\n'); "
+    pools.append(Pool(tmp_path, tell + "os.abort()"))
+    pools[0].started(8)  # with back-off it would take more than a minute
+    assert set(pools[0].deaths) == {-signal.SIGABRT}
+
+
+def test_a_worker_that_cannot_even_begin_is_started_again_with_back_off(
+    tmp_path: Path, pools: list[Pool]
+) -> None:
+    pools.append(Pool(tmp_path, "os._exit(78)"))
+    assert pools[0].started(4) >= 1.5  # 0, 0.5 and 1 second between them
+    assert set(pools[0].deaths) == {78}
