@@ -58,6 +58,10 @@ class _Admitting:
 
     def all(self, batch: Sequence[Admission]) -> list[Answer]:
         """A batch in few statements, inside a transaction."""
+        if any(admission.dedup_key is not None for admission in batch):
+            # Two that insert and then contend, each for what the other has inserted, would be ended
+            # as deadlocks, however often they tried again.
+            self._database.run("keyed_one_at_a_time", {"spool": self._spool})
         inserted = self._insert(batch)
         answers = [Answer(job, Verdict.ADMITTED) for job in inserted]
         if len(inserted) < len(batch):

@@ -38,6 +38,9 @@ where spool = %(spool)s and worker = %(worker)s and state = 'publishing'
   and id <> all(%(keep)b::uuid[])
 returning id, (select pg_notify('spoold_job', %(spool)s::text));
 
+-- name: keyed_one_at_a_time
+select pg_advisory_xact_lock(hashtextextended(%(spool)s::text, 0));
+
 -- name: admit
 -- One statement a batch; a row that conflicts in any unique index is left out, and asked about.
 -- Locking order is that of the keys, so that two batches with the same keys do not deadlock.
