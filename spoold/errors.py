@@ -254,6 +254,33 @@ PATH_UNSUPPORTED = _code(
     "shorten it (4,096 bytes, 128 segments of 255 bytes), or exclude it",
 )
 
+QUERY_UNKNOWN = _code(
+    "query-unknown",
+    "the request names a query that is not configured",
+    "name one of the [queries] in spoold.toml, or add it there",
+)
+ENDPOINT_UNKNOWN = _code(
+    "endpoint-unknown",
+    "the request names an endpoint that is not configured",
+    "name one of the [endpoints] in spoold.toml, or add it there",
+)
+STORE_UNKNOWN = _code(
+    "store-unknown",
+    "the request names a store that is not configured",
+    "name one of the [stores] in spoold.toml, or add it there",
+)
+RECIPE_UNKNOWN = _code(
+    "recipe-unknown",
+    "the request names a recipe that is not configured",
+    "name one of the [recipes] in spoold.toml, or add it there",
+)
+PARAMETERS_INVALID = _code(
+    "parameters-invalid",
+    "the request gives other parameters than are declared",
+    "`parameters` of the query, endpoint or recipe in spoold.toml says which there are",
+    exit_status=Exit.REJECTED,
+)
+
 # --- handlers -----------------------------------------------------------------------------------
 DROP_TOO_LARGE = _rejected(
     "drop-too-large",

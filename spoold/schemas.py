@@ -200,6 +200,9 @@ _PROGRESS: Final[Document] = _object(
         "bytes_done": _NATURAL,
         "bytes_total": _or_null(_NATURAL),
         "entries_done": _NATURAL,
+        "rows_done": _NATURAL,
+        "source": _or_null(_TEXT),
+        "bytes_per_second": _NATURAL,
     }
 )
 _KEY: Final[Document] = _object({"site": _TEXT, "key_id": _SHA256})

@@ -47,12 +47,18 @@ class Host:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far an attempt is; sizes in bytes, None where the total is not known."""
+    """How far an attempt is; sizes in bytes, None where the total is not known.
+
+    `source` is what is read or written now, `bytes_per_second` the rate of the last seconds.
+    """
 
     phase: str
     bytes_done: int = 0
     bytes_total: int | None = None
     entries_done: int = 0
+    rows_done: int = 0
+    source: str | None = None
+    bytes_per_second: int = 0
 
     def document(self) -> dict[str, Json]:
         """The `progress` object of a status document."""
@@ -61,6 +67,9 @@ class Progress:
             "bytes_done": self.bytes_done,
             "bytes_total": self.bytes_total,
             "entries_done": self.entries_done,
+            "rows_done": self.rows_done,
+            "source": self.source,
+            "bytes_per_second": self.bytes_per_second,
         }
 
 

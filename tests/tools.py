@@ -69,7 +69,7 @@ class Run:
                 digits="0" * 12,
                 drop=claimed,
                 scratch=self.scratch,
-                settings=ActionSettings(roots={}, handlers=Handlers(self.handler)),
+                settings=ActionSettings(handlers=Handlers(self.handler)),
                 signer=_SIGNER,
                 trust=Trust([]),
                 report=_ignore,

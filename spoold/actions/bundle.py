@@ -6,18 +6,24 @@ Crash: everything is made in scratch; an attempt that does not finish leaves not
 import os
 import re
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Final, Literal, TypeAlias
 
-from pydantic import AwareDatetime, Field, field_validator, model_validator
+from pydantic import (
+    AwareDatetime,
+    Field,
+    StringConstraints,
+    TypeAdapter,
+    field_validator,
+    model_validator,
+)
 
-from spoold import errors
+from spoold import canonical, errors
 from spoold.actions.context import Action, ActionSettings, Context, Outcome
-from spoold.actions.request import Envelope, Part, SiteName, Size
-from spoold.bundle.entry import Report
+from spoold.actions.progress import Meter
+from spoold.actions.request import Envelope, Part, SiteName, Size, Text
 from spoold.bundle.frames import Codec
 from spoold.bundle.manifest import (
     DEFAULT_CHUNK_SIZE,
@@ -27,13 +33,29 @@ from spoold.bundle.manifest import (
     format_time,
 )
 from spoold.bundle.writer import BuiltBundle, BundleWriter, ManifestFields
+from spoold.connections.parameters import Given, bind
+from spoold.connections.recipes import filled_in
 from spoold.errors import SpooldError
 from spoold.publish import Made
-from spoold.sources.files import FilesSource, FilesSpec, labels
+from spoold.section import one_of
+from spoold.sources.source import (
+    Gathering,
+    Source,
+    SourceSpec,
+    kinds,
+    labels,
+    open_source,
+    raise_it,
+)
 from spoold.spool import Folder
-from spoold.status import Progress
 
 _MAX_SLUG = 80
+
+if TYPE_CHECKING:
+    AnySpec: TypeAlias = SourceSpec
+else:
+    AnySpec = one_of(kind.Spec for kind in kinds().values())
+_SPEC: Final[TypeAdapter[SourceSpec]] = TypeAdapter(AnySpec)
 
 
 class CompressionSpec(Part):
@@ -60,7 +82,9 @@ class BundleRequest(Envelope):
     """A request for a bundle."""
 
     action: Literal["bundle"]
-    sources: Annotated[list[FilesSpec], Field(min_length=1, max_length=100)]
+    sources: Annotated[list[AnySpec], Field(min_length=1, max_length=100)] | None = None
+    recipe: Annotated[Text, StringConstraints(min_length=1, max_length=64)] | None = None
+    parameters: Given = Field(default_factory=dict)
     on_error: Literal["fail", "skip"] = "fail"
     chunk_size: Annotated[Size, Field(ge=MIN_CHUNK_SIZE, le=MAX_CHUNK_SIZE)] = DEFAULT_CHUNK_SIZE
     compression: CompressionSpec = Field(default_factory=CompressionSpec)
@@ -68,6 +92,14 @@ class BundleRequest(Envelope):
     to: Annotated[list[SiteName], Field(max_length=100)] = Field(default_factory=list)
     # From JSON a time is text, which strict mode would refuse.
     not_after: Annotated[AwareDatetime, Field(strict=False)] | None = None
+
+    @model_validator(mode="after")
+    def _sources_or_recipe(self) -> "BundleRequest":
+        if (self.sources is None) == (self.recipe is None):
+            raise ValueError("write sources or recipe, one of them")
+        if self.parameters and self.recipe is None:
+            raise ValueError("parameters are those of a recipe")
+        return self
 
     @field_validator("to")
     @classmethod
@@ -109,11 +141,6 @@ def build(request: BundleRequest, context: Context) -> tuple[BuiltBundle, list[s
     source-unreadable, source-changed, path-unsupported, sources-collide, nothing-to-bundle, or
     request-invalid where `not_after` has passed.
     """
-    sources = []
-    for number, label in enumerate(labels(request.sources)):
-        with _located(f"sources[{number}]"):
-            spec = request.sources[number]
-            sources.append(FilesSource(spec, context.settings.roots, label=label))
     if request.not_after is not None and request.not_after <= datetime.now(UTC):
         raise SpooldError(
             errors.REQUEST_INVALID,
@@ -121,36 +148,15 @@ def build(request: BundleRequest, context: Context) -> tuple[BuiltBundle, list[s
             hint="name a time to come, or none",
             at="not_after",
         )
-    skipping = request.on_error == "skip"
-    name = request.name or _name_of(request)
-    total = 0
-    for number, source in enumerate(sources):
-        with _located(f"sources[{number}]"):
-            total += source.measure()[1]
-    with BundleWriter(
-        context.scratch,
-        bundle_id=f"{slug(name)}-{context.digits}",
-        compression=request.compression.compression(),
-        chunk_size=request.chunk_size,
-        threads=threads(context.settings, request.threads),
-        report=reporter(context),
-        bytes_total=total,
-    ) as writer:
-        for number, source in enumerate(sources):
+    specs = _specs(request, context)
+    titles = labels(specs)
+    meter = Meter(context.report)
+    with Gathering(context.settings.connections, context.check, meter.count) as gathering:
+        sources: list[Source] = []
+        for number, label in enumerate(titles):
             with _located(f"sources[{number}]"):
-                _add(source, writer, skipping=skipping)
-        built = writer.finish(
-            ManifestFields(
-                name=name,
-                created_at=_created_at(),
-                to=tuple(request.to),
-                not_after=request.not_after,
-                request_sha256=context.request_sha256.hex() if context.request_sha256 else None,
-                correlation_id=request.correlation_id,
-                labels=request.labels,
-            ),
-            context.signer,
-        )
+                sources.append(open_source(specs[number], gathering, label))
+        built = _gather(request, context, dict(zip(titles, sources, strict=True)), meter)
     warnings = [warning for source in sources for warning in source.warnings]
     if built.manifest.skipped_count:
         warnings.append(
@@ -162,8 +168,65 @@ def build(request: BundleRequest, context: Context) -> tuple[BuiltBundle, list[s
     return built, warnings
 
 
-def _add(source: FilesSource, writer: BundleWriter, *, skipping: bool) -> None:
-    for entry in source.entries(writer.skip) if skipping else source.entries():
+def _specs(request: BundleRequest, context: Context) -> Sequence[SourceSpec]:
+    """The sources that a request names itself or by a recipe."""
+    if request.sources is not None:
+        return request.sources
+    assert request.recipe is not None
+    recipe = context.settings.connections.recipes.get(request.recipe)
+    if recipe is None:
+        shown = canonical.text(request.recipe)
+        raise SpooldError(errors.RECIPE_UNKNOWN, f"there is no [recipes.{shown}]", at="recipe")
+    values = bind(recipe.parameters, request.parameters, at="parameters")
+    return [_SPEC.validate_python(filled_in(source, values)) for source in recipe.sources]
+
+
+def _gather(
+    request: BundleRequest, context: Context, sources: Mapping[str, Source], meter: Meter
+) -> BuiltBundle:
+    """Read the sources, each once, into a bundle."""
+    name = request.name or _name_of(request)
+    with BundleWriter(
+        context.scratch,
+        bundle_id=f"{slug(name)}-{context.digits}",
+        compression=request.compression.compression(),
+        chunk_size=request.chunk_size,
+        threads=threads(context.settings, request.threads),
+        report=meter.engine,
+        bytes_total=_measured(sources.values()),
+    ) as writer:
+        for number, (title, source) in enumerate(sources.items()):
+            meter.source = title
+            with _located(f"sources[{number}]"):
+                _add(source, writer, skipping=request.on_error == "skip")
+        return writer.finish(
+            ManifestFields(
+                name=name,
+                created_at=_created_at(),
+                to=tuple(request.to),
+                not_after=request.not_after,
+                request_sha256=context.request_sha256.hex() if context.request_sha256 else None,
+                correlation_id=request.correlation_id,
+                labels=request.labels,
+            ),
+            context.signer,
+        )
+
+
+def _measured(sources: Iterable[Source]) -> int | None:
+    """How many bytes there are to come; None where one of the sources does not know."""
+    total = 0
+    for number, source in enumerate(sources):
+        with _located(f"sources[{number}]"):
+            size = source.measure()
+        if size is None:
+            return None
+        total += size
+    return total
+
+
+def _add(source: Source, writer: BundleWriter, *, skipping: bool) -> None:
+    for entry in source.entries(writer.skip if skipping else raise_it):
         try:
             writer.add(entry)
         except SpooldError as error:
@@ -191,15 +254,6 @@ def slug(name: str) -> str:
     return plain[:_MAX_SLUG].strip("-") or "bundle"
 
 
-def reporter(context: Context) -> Report:
-    """The engine's progress callback, as the attempt shows it."""
-
-    def report(phase: str, bytes_done: int, bytes_total: int | None, entries_done: int) -> None:
-        context.report(Progress(phase, bytes_done, bytes_total, entries_done))
-
-    return report
-
-
 def threads(settings: ActionSettings, wanted: int | None = None) -> int:
     """How many threads compress or check frames: what is wanted, but no more than configured."""
     most = settings.threads or len(os.sched_getaffinity(0))
@@ -207,9 +261,10 @@ def threads(settings: ActionSettings, wanted: int | None = None) -> int:
 
 
 def _name_of(request: BundleRequest) -> str:
-    """Without a name: the last part of the first source's path, or its root."""
-    first = request.sources[0]
-    return Path(first.path).name or first.root
+    """Without a name: what the recipe or the first source is called."""
+    if request.sources is None:
+        return str(request.recipe)
+    return request.sources[0].name()
 
 
 def _created_at() -> datetime:

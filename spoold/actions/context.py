@@ -1,16 +1,18 @@
 """What an action is given and what it returns."""
 
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from spoold.actions.request import Envelope
 from spoold.canonical import Document
+from spoold.connections import NO_CONNECTIONS, Connections
 from spoold.errors import Code, SpooldError
 from spoold.handlers import NO_HANDLERS, Handlers
 from spoold.publish import Made
 from spoold.sinks.files import LinkPolicy
+from spoold.sinks.sink import SinkSettings
 from spoold.status import Progress
 from spoold.trust import Signer, Trust
 
@@ -29,7 +31,8 @@ class Quotas:
 class ActionSettings:
     """What the configuration says that actions need. `threads` 0 means one a core."""
 
-    roots: Mapping[str, Path]
+    connections: Connections = NO_CONNECTIONS
+    sinks: Sequence[SinkSettings] = ()
     threads: int = 0
     min_free_bytes: int = 0
     threshold: int = 1  # how many different trusted keys must have signed a bundle

@@ -13,12 +13,14 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import BinaryIO, Literal
 
-from spoold.actions.bundle import reporter, threads
+from spoold.actions.bundle import threads
 from spoold.actions.context import Action, Context, Outcome
+from spoold.actions.delivering import deliver, rows
+from spoold.actions.progress import Meter
 from spoold.actions.request import Envelope, Part, Text
 from spoold.bundle.frames import Codec
 from spoold.bundle.reader import BundleReader, Policy, named_codec, open_bundle, verify_head
-from spoold.canonical import Document
+from spoold.canonical import Document, Json
 from spoold.publish import Made
 from spoold.sinks.files import restore_payload
 from spoold.sources.roots import RootedPath
@@ -37,11 +39,13 @@ class RehydrateRequest(Envelope):
 
     action: Literal["rehydrate"]
     bundle: BundleFile
+    dry_run: bool = False
 
 
 def run(context: Context) -> Outcome:
     """Verify the bundle and restore it for `restored/<from site>/<bundle id>/`."""
-    settings = context.settings
+    settings, meter = context.settings, Meter(context.report)
+    dry_run = _is_dry_run(context)
     restored = context.scratch / "restored"
     with (
         _open(context) as file,
@@ -49,30 +53,36 @@ def run(context: Context) -> Outcome:
             file,
             scratch=context.scratch,
             threads=threads(settings),
-            report=reporter(context),
+            report=meter.engine,
         ) as reader,
     ):
         policy = _policy(context)
         head = verify_head(reader.read_head(), context.trust, policy)
         # From here on the bundle is known: only one job restores it, and only once.
         manifest_sha256 = bytes.fromhex(head.manifest_sha256)
-        context.take_key(key(manifest_sha256), manifest_sha256)
+        if not dry_run:
+            context.take_key(key(manifest_sha256), manifest_sha256)
         index = reader.read_index(head, policy)
         done = restore_payload(
             reader, index, restored, links=settings.links, scratch=context.scratch
         )
+        sinks = deliver(context, index, restored, meter, dry_run=dry_run)
     manifest = head.manifest
     folder = f"{Folder.RESTORED}/{manifest.site}"
+    result: dict[str, Json] = {
+        "bundle_id": manifest.bundle_id,
+        "from": manifest.site,
+        "manifest_sha256": head.manifest_sha256,
+        "entries": manifest.entries.count,
+        "bytes": manifest.totals.bytes,
+        "rows": rows(sinks),
+    }
+    if sinks:
+        result["sinks"] = list(sinks)
+    if dry_run:
+        return Outcome({**result, "dry_run": True}, warnings=done.warnings)
     return Outcome(
-        result={
-            "bundle_id": manifest.bundle_id,
-            "from": manifest.site,
-            "manifest_sha256": head.manifest_sha256,
-            "restored": f"{folder}/{manifest.bundle_id}",
-            "entries": manifest.entries.count,
-            "bytes": manifest.totals.bytes,
-            "rows": {"inserted": 0, "skipped": 0, "conflicting": 0},
-        },
+        {**result, "restored": f"{folder}/{manifest.bundle_id}"},
         made=[Made("restored", restored.name, folder, manifest.bundle_id.encode())],
         warnings=done.warnings,
     )
@@ -90,8 +100,15 @@ def _open(context: Context) -> Iterator[BinaryIO]:
             yield file
         return
     bundle = RehydrateRequest.model_validate(context.request).bundle
-    with RootedPath(bundle.root, bundle.path, context.settings.roots).open_file() as file:
+    with RootedPath(
+        bundle.root, bundle.path, context.settings.connections.roots
+    ).open_file() as file:
         yield file
+
+
+def _is_dry_run(context: Context) -> bool:
+    request = context.request
+    return request is not None and RehydrateRequest.model_validate(request).dry_run
 
 
 def _named_codec(context: Context) -> Codec | None:
@@ -123,6 +140,8 @@ def _free_bytes(context: Context) -> int:
 
 
 def _key_of(result: Document) -> tuple[bytes, bytes] | None:
+    if result.get("dry_run"):
+        return None
     manifest_sha256 = bytes.fromhex(str(result["manifest_sha256"]))
     return key(manifest_sha256), manifest_sha256
 

@@ -1,13 +1,12 @@
 """The configuration in force: every value, where it came from, and how it may be shown."""
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from spoold.config import connecting
 from spoold.config.handlers import HandlerSection
-from spoold.config.parts import Section
 from spoold.config.sections import (
     SECTIONS,
     Http,
@@ -19,7 +18,10 @@ from spoold.config.sections import (
     Trust,
     Workers,
 )
+from spoold.connections import Connections
 from spoold.handlers import Handlers
+from spoold.section import Section
+from spoold.sinks.sink import SinkSettings
 from spoold.spool import Spool
 
 PREFIX: Final = "SPOOLD_"
@@ -45,7 +47,8 @@ class Config:
     site: str
     database_url: str = field(repr=False)
     signing_key: Path
-    roots: Mapping[str, Path]
+    connections: Connections
+    sinks: tuple[SinkSettings, ...]
     handlers: Handlers
     handler_sections: Mapping[str, HandlerSection]  # as they are written, by name
     intake: Intake
@@ -60,6 +63,11 @@ class Config:
     warnings: tuple[str, ...]
     flags: Mapping[str, str] = field(repr=False)
 
+    @property
+    def roots(self) -> Mapping[str, Path]:
+        """The folders that requests may name."""
+        return self.connections.roots
+
     def child_environment(self) -> dict[str, str]:
         """What to add to a child's environment so that it sees this very configuration."""
         variables = {variable_of(key): value for key, value in self.flags.items()}
@@ -72,9 +80,10 @@ def values(config: Config) -> dict[str, object]:
     """Every dotted key with its value, as `spoold config` shows it: without passwords."""
     shown: dict[str, object] = {
         "site": config.site,
-        "database_url": scrubbed(config.database_url),
+        "database_url": connecting.scrubbed(config.database_url),
         "signing_key": str(config.signing_key),
-        **{f"roots.{name}": str(path) for name, path in config.roots.items()},
+        **{f"roots.{name}": str(path) for name, path in config.connections.roots.items()},
+        **connecting.values(config.connections, config.sinks),
     }
     for name in SECTIONS:
         section: Section = getattr(config, name)
@@ -87,10 +96,3 @@ def values(config: Config) -> dict[str, object]:
 def variable_of(key: str) -> str:
     """The environment variable of a dotted key."""
     return PREFIX + key.replace(".", "_").replace("-", "_").upper()
-
-
-def scrubbed(database_url: str) -> str:
-    """A libpq URL or keyword string without its password."""
-    hidden = re.sub(r"(?<=://)([^:/@?#]*):[^?#\s]*@", r"\1:***@", database_url)
-    hidden = re.sub(r"(?i)([?&](?:ssl)?password=)[^&#]*", r"\1***", hidden)
-    return re.sub(r"(?i)(\b(?:ssl)?password\s*=\s*)('(?:[^'\\]|\\.)*'|[^\s&]+)", r"\1***", hidden)

@@ -14,10 +14,10 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints
 
 from spoold import units
-from spoold.config.parts import Section, Size
 from spoold.handlers import Handler, Limits, Mode, arguments, process
 from spoold.handlers.patterns import Pattern, overlapping, problem
 from spoold.handlers.schema import Schema
+from spoold.section import Section, Size
 from spoold.units import show_size
 
 _MAX_SCHEMA_BYTES = 1024**2

@@ -18,18 +18,19 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from spoold import errors
-from spoold.config.effective import PREFIX, Config, Origin, scrubbed, variable_of
+from spoold.config import connecting
+from spoold.config.effective import PREFIX, Config, Origin, variable_of
 from spoold.config.handlers import Defaults, HandlerSection, made
 from spoold.config.lines import Key, key_lines, line_of
-from spoold.config.parts import Section
-from spoold.config.sections import SECTIONS, File
+from spoold.config.sections import LISTED, NAMED, SECTIONS, File
 from spoold.errors import SpooldError
 from spoold.handlers import Handler, Handlers
+from spoold.section import Section
 from spoold.spool import Folder, Spool
 
 SYSTEM_FILE: Final = Path("/etc/spoold/spoold.toml")
 _MAX_FILE_BYTES = 1024 * 1024
-_TABLES: Final = (*SECTIONS, "roots", "handlers")
+_TABLES: Final = (*SECTIONS, "roots", *NAMED, *LISTED)
 _TOP_LEVEL: Final = tuple(name for name in File.model_fields if name not in _TABLES)
 # Read elsewhere: by the command line and by `_secrets`.
 _OTHER_VARIABLES: Final = frozenset({"SPOOLD_SPOOL", "SPOOLD_CONFIG", "SPOOLD_DATABASE_URL_FILE"})
@@ -88,9 +89,14 @@ def load(
     _from_environment(gathered, environment)
     _secrets(gathered, environment)
     _from_flags(gathered, flags)
-    file = _check(gathered, found)
+    file = _check(gathered, found, found.parent if found else spool.root)
     roots = _roots(gathered, found, spool)
     handlers = _handlers(gathered, found, spool, file, environment) if file else []
+    if file:
+        gathered.mistakes += (
+            f"{_place(gathered, found, key)}: {'.'.join(key)}: {what}"
+            for key, what in connecting.dangling(file)
+        )
     if gathered.mistakes or file is None:
         raise _invalid(gathered.mistakes)
     site = file.site
@@ -113,7 +119,8 @@ def load(
         site=site,
         database_url=file.database_url,
         signing_key=spool.root / file.signing_key,
-        roots=roots,
+        connections=connecting.connections(file, roots),
+        sinks=tuple(file.sinks),
         handlers=Handlers(*handlers),
         handler_sections=dict(zip((each.name for each in handlers), file.handlers, strict=True)),
         intake=file.intake,
@@ -126,6 +133,7 @@ def load(
         retention=file.retention,
         origins={
             **{key: gathered.origins.get(key, _DEFAULT) for key in _all_keys(roots)},
+            **dict(_connection_origins(gathered, found, file)),
             **dict(_handler_origins(gathered, found, handlers, file.handlers)),
         },
         warnings=tuple(gathered.warnings),
@@ -190,7 +198,7 @@ def _from_file(gathered: _Gathered, path: Path) -> None:
         line = line_of(gathered.lines, key)
         gathered.origins[".".join(key)] = Origin("file", f"{path}:{line}" if line else str(path))
     url = gathered.tree.get("database_url")
-    if isinstance(url, str) and scrubbed(url) != url and mode & 0o004:
+    if isinstance(url, str) and connecting.scrubbed(url) != url and mode & 0o004:
         gathered.warnings.append(
             f"{path} holds the database's password and everybody may read it: chmod o-r {path}"
         )
@@ -281,9 +289,9 @@ def _typed(key: Key, text: str) -> object:
     return text
 
 
-def _check(gathered: _Gathered, path: Path | None) -> File | None:
+def _check(gathered: _Gathered, path: Path | None, folder: Path) -> File | None:
     try:
-        return File.model_validate(gathered.tree)
+        return File.model_validate(gathered.tree, context={"folder": folder})
     except ValidationError as error:
         for detail in error.errors(include_url=False, include_input=False):
             gathered.mistakes.append(_mistake(gathered, path, detail))
@@ -300,8 +308,10 @@ def _mistake(gathered: _Gathered, path: Path | None, detail: ErrorDetails) -> st
     message = detail["msg"].removeprefix("Value error, ").replace("Input should be", "this is not")
     if detail["type"] == "extra_forbidden":
         message = f"no such key{_nearest(dotted, list(_known(key)))}"
-    elif detail["type"] == "list_type" and key == ("handlers",):
-        message = "there may be several: write [[handlers]]"
+    elif detail["type"] == "list_type" and key in {(name,) for name in LISTED}:
+        message = f"there may be several: write [[{key[0]}]]"
+    elif detail["type"] in {"union_tag_invalid", "literal_error"} and dotted.endswith("kind"):
+        message = f"no such kind is installed; there are {', '.join(connecting.kinds_in(key[0]))}"
     elif detail["type"] == "model_type":
         message = f"this is a table: write [{dotted}]"
     else:
@@ -311,9 +321,10 @@ def _mistake(gathered: _Gathered, path: Path | None, detail: ErrorDetails) -> st
 
 def _known(key: Key) -> Iterator[str]:
     """What could stand in the place of an unknown key, dotted: its neighbours first."""
-    if key[0] == "handlers" and len(key) > 1:
-        for name, wanted in HandlerSection.model_fields.items():
-            yield f"handlers.{key[1]}.{wanted.alias or name}"
+    if key[0] in (*NAMED, *LISTED) and len(key) > 1:
+        for model in connecting.models(key[0]):
+            for name, wanted in model.model_fields.items():
+                yield f"{key[0]}.{key[1]}.{wanted.alias or name}"
         return
     if key[0] in SECTIONS:
         yield from (f"{key[0]}.{name}" for name in _model(key[0]).model_fields)
@@ -382,6 +393,16 @@ def _handler_origins(
         for key in section.given():
             place = _place(gathered, path, ("handlers", str(number), key))
             yield f"handlers.{handler.name}.{key}", Origin("file", place)
+
+
+def _connection_origins(
+    gathered: _Gathered, path: Path | None, file: File
+) -> Iterator[tuple[str, Origin]]:
+    numbers = {sink.name: str(number) for number, sink in enumerate(file.sinks)}
+    for dotted in connecting.values(connecting.connections(file, {}), file.sinks):
+        table, name, key = dotted.split(".", 2)
+        place = (table, numbers[name] if table == "sinks" else name, key)
+        yield dotted, Origin("file", _place(gathered, path, place))
 
 
 def _place(gathered: _Gathered, path: Path | None, key: Key) -> str:

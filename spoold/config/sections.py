@@ -6,14 +6,23 @@ read it. A section is a frozen model; units stand in the names, sizes are bytes,
 
 import re
 from pathlib import PurePosixPath
-from typing import Annotated, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Final, Literal, TypeAlias
 
 from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
 from spoold import units
 from spoold.config.handlers import HandlerSection
-from spoold.config.parts import Duration, Seconds, Section, Size
+from spoold.connections.apis import ApiSettings, EndpointSettings
+from spoold.connections.databases import DatabaseSettings, QuerySettings
+from spoold.connections.recipes import RecipeSettings
+from spoold.connections.stores import StoreSettings
+from spoold.section import Duration, Name, Seconds, Section, Size, one_of
+from spoold.sinks.sink import SinkSettings, kinds
 
+if TYPE_CHECKING:
+    AnySink: TypeAlias = SinkSettings
+else:
+    AnySink = one_of(kind.Settings for kind in kinds().values())
 ROOT_NAME: Final = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 _LEAST_MEMORY_BYTES: Final = 256 * 1024**2
 _ADDRESS: Final = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^\[\]:\s]+):([0-9]{1,5})")
@@ -221,6 +230,30 @@ class File(Section):
     roots: dict[RootName, RootPath] = Field(
         default_factory=dict, description="folders that requests may name, and nothing else"
     )
+    databases: dict[Name, DatabaseSettings] = Field(
+        default_factory=dict, description="databases that queries read and sinks write"
+    )
+    queries: dict[Name, QuerySettings] = Field(
+        default_factory=dict, description="what requests may ask of databases"
+    )
+    apis: dict[Name, ApiSettings] = Field(
+        default_factory=dict, description="HTTP servers that endpoints belong to"
+    )
+    endpoints: dict[Name, EndpointSettings] = Field(
+        default_factory=dict, description="what requests may fetch of APIs"
+    )
+    stores: dict[Name, StoreSettings] = Field(
+        default_factory=dict, description="object stores for content and bundles"
+    )
+    recipes: dict[Name, RecipeSettings] = Field(
+        default_factory=dict, description="parameters to a set of sources"
+    )
+    plugins: dict[Name, dict[str, object]] = Field(
+        default_factory=dict, description="settings of sources that others have written"
+    )
+    sinks: Annotated[list[AnySink], Field(max_length=100)] = Field(
+        default_factory=list, description="where restored content goes besides restored/"
+    )
     handlers: Annotated[list[HandlerSection], Field(max_length=100)] = Field(
         default_factory=list, description="programs that are run for drops of other names"
     )
@@ -234,6 +267,10 @@ class File(Section):
     retention: Retention = Retention()
 
 
+NAMED: Final = ("databases", "queries", "apis", "endpoints", "stores", "recipes", "plugins")
+"""Tables of sections that are called by their names."""
+LISTED: Final = ("sinks", "handlers")
+"""Lists of sections."""
 SECTIONS: Final = tuple(
     name
     for name, field in File.model_fields.items()

@@ -2,8 +2,8 @@
 
 from pydantic.fields import FieldInfo
 
-from spoold.config.parts import Section
-from spoold.config.sections import SECTIONS, File
+from spoold.config.sections import NAMED, SECTIONS, File
+from spoold.section import Section
 
 _HEAD = """\
 # Configuration of this spool. Every key stands here with its default, as a comment: to change one,
@@ -15,6 +15,11 @@ _HEAD = """\
 _ROOTS = """\
 #[roots]                                # folders that requests may name as "root", nothing else
 #evidence = "/srv/evidence"             # a relative one begins at this file's folder
+"""
+
+_CONNECTIONS = """\
+# Databases, queries, APIs, endpoints, stores, recipes and sinks are sections of their own, each
+# with a name: README.md has them, and a whole example.
 """
 
 _HANDLERS = """\
@@ -32,6 +37,10 @@ def template(site: str) -> str:
             lines.append(_line(name, field, site))
         elif name == "roots":
             lines += ["", _ROOTS.rstrip()]
+        elif name == NAMED[0]:
+            lines += ["", _CONNECTIONS.rstrip()]
+        elif name in NAMED or name == "sinks":
+            continue
         elif name == "handlers":
             lines += ["", _HANDLERS.rstrip()]
         elif name in SECTIONS:

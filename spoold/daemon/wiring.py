@@ -139,7 +139,8 @@ def action_settings(config: Config) -> ActionSettings:
     """What the actions are given."""
     restore = config.restore
     return ActionSettings(
-        roots=config.roots,
+        connections=config.connections,
+        sinks=config.sinks,
         threads=config.workers.threads,
         links=LinkPolicy(restore.links),
         threshold=config.trust.bundle_threshold,

@@ -23,11 +23,10 @@ class _Level(NamedTuple):
 
 
 class Counter:
-    """Counts `files` and their `bytes` in one open folder."""
+    """Counts the `bytes` of the files in one open folder."""
 
     def __init__(self, takes: Takes | None) -> None:
         self._takes = takes  # None: everything is taken
-        self.files = 0
         self.bytes = 0
 
     def count(self, top: int, *, taken: bool) -> None:
@@ -67,5 +66,4 @@ class Counter:
                         self.bytes += item.stat(follow_symlinks=False).st_size
                     except OSError:
                         continue
-                    self.files += 1
         return folders

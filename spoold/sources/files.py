@@ -13,12 +13,12 @@ import errno
 import os
 import stat
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import Field, field_validator
 
 from spoold import canonical, errors
 from spoold.bundle.content import changed, unreadable
@@ -35,8 +35,7 @@ from spoold.sources.roots import (
     RootedPath,
     require_public,
 )
-
-Problem = Callable[[bytes, SpooldError], None]
+from spoold.sources.source import Gathering, Problem, SourceSpec, raise_it
 
 # A listing's lines sort by name, a folder's as "name/", and carry what the name is.
 _MARK: Final = b"\x00"
@@ -46,10 +45,8 @@ _PRIVATE: Final = PRIVATE_NAME + b"/"
 _FILE, _LINK, _OTHER, _DIR = b"f", b"l", b"o", b"d"
 
 
-class FilesSpec(BaseModel):
+class FilesSpec(SourceSpec):
     """A request's source of kind `files`."""
-
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
 
     kind: Literal["files"]
     root: str = Field(description="a key of [roots] in the configuration", min_length=1)
@@ -80,22 +77,13 @@ class FilesSpec(BaseModel):
             raise ValueError(f"it is the path of a folder in the bundle, but {what}")
         return into
 
+    def title(self) -> str:
+        """Kind, root and path."""
+        return "/".join(filter(None, (f"files:{self.root}", self.path.strip("/"))))
 
-def labels(specs: Iterable[FilesSpec]) -> list[str]:
-    """A name for each source of one request, different from the others: its entries' `source`."""
-    found: dict[str, int] = {}
-    names = []
-    for spec in specs:
-        shown = "/".join(filter(None, (f"files:{spec.root}", spec.path.strip("/"))))
-        name = canonical.text(shown)
-        found[name] = number = found.get(name, 0) + 1
-        names.append(name if number == 1 else f"{name} ({number})")
-    return names
-
-
-def raise_it(_path: bytes, error: SpooldError) -> None:
-    """What to do with a problem of one entry where nothing may be left out."""
-    raise error
+    def name(self) -> str:
+        """The last part of the path, or the root."""
+        return Path(self.path).name or self.root
 
 
 class FilesSource:
@@ -110,7 +98,12 @@ class FilesSource:
         self._into = b"" if spec.into is None else spec.into.encode()
         self._include, self._exclude = globs.Globs(spec.include), globs.Globs(spec.exclude)
         self._not_carried = NotCarried()
-        self.label = label or labels([spec])[0]
+        self.label = label or canonical.text(spec.title())
+
+    @classmethod
+    def open(cls, spec: FilesSpec, gathering: Gathering, label: str) -> "FilesSource":
+        """The source that a spec names. Raises root-unknown or path-outside-root."""
+        return cls(spec, gathering.connections.roots, label=label)
 
     @property
     def warnings(self) -> list[str]:
@@ -137,14 +130,14 @@ class FilesSource:
         finally:
             os.close(folder)
 
-    def measure(self) -> tuple[int, int]:
-        """Files and bytes that a walk would find now: for progress, so nothing is opened for it."""
+    def measure(self) -> int:
+        """The bytes that a walk would find now: for progress, so no file is opened for it."""
         folder, name = self._top.open()
         try:
             if name is not None:
                 if not self._takes(name, folder=False, taken=self._include.all):
-                    return 0, 0
-                return 1, os.stat(name, dir_fd=folder, follow_symlinks=False).st_size
+                    return 0
+                return os.stat(name, dir_fd=folder, follow_symlinks=False).st_size
             everything = self._include.all and self._exclude.empty
             counter = Counter(
                 None
@@ -152,7 +145,7 @@ class FilesSource:
                 else lambda path, is_folder, taken: self._takes(path, folder=is_folder, taken=taken)
             )
             counter.count(folder, taken=self._include.all)
-            return counter.files, counter.bytes
+            return counter.bytes
         except OSError as error:
             raise self._top.failure(error, canonical.text(name or b"")) from error
         finally:

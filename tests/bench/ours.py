@@ -15,6 +15,7 @@ from spoold.actions.context import ActionSettings, Context
 from spoold.bundle import reader
 from spoold.bundle.entry import Kind, SourceEntry
 from spoold.bundle.writer import BundleWriter, ManifestFields
+from spoold.connections import Connections
 from spoold.sinks.files import restore
 from spoold.spool import sync_file
 from spoold.trust import Signer, Trust
@@ -47,7 +48,7 @@ def _build(signer: Signer, keys: Trust, corpus: Path, scratch: Path) -> None:
         digits="0123456789ab",
         drop=scratch / "none",
         scratch=scratch,
-        settings=ActionSettings(roots={"corpus": corpus}),
+        settings=ActionSettings(connections=Connections(roots={"corpus": corpus})),
         signer=signer,
         trust=keys,
         report=lambda _: None,

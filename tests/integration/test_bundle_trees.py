@@ -19,7 +19,8 @@ from spoold.bundle.writer import BundleWriter, ManifestFields
 from spoold.errors import SpooldError
 from spoold.sinks.files import LinkPolicy, Restored, restore
 from spoold.sinks.remove import remove_tree
-from spoold.sources.files import FilesSource, FilesSpec, labels
+from spoold.sources.files import FilesSource, FilesSpec
+from spoold.sources.source import labels
 from tests.bundles import (
     BUNDLE_ID,
     CREATED_AT,

@@ -505,7 +505,7 @@ def test_a_gzip_bundle_is_warned_of_and_is_as_good() -> None:
 
 
 def test_a_request_cannot_take_more_threads_than_are_configured() -> None:
-    settings = ActionSettings(roots={}, threads=2)
+    settings = ActionSettings(threads=2)
     assert [threads(settings, wanted) for wanted in (None, 1, 2, 3)] == [2, 1, 2, 2]
     cores = len(os.sched_getaffinity(0))
-    assert threads(ActionSettings(roots={}), 1024) == cores
+    assert threads(ActionSettings(), 1024) == cores

@@ -94,8 +94,8 @@ def test_the_configuration_is_the_one_that_init_writes() -> None:
 
 def test_the_full_example_has_every_field_of_a_bundle_request() -> None:
     full = json.loads((LAYOUT / "examples" / "request-full.json").read_text())
-    # a signature of nobody would have it refused
-    assert {*full, "signatures"} == set(MODELS["bundle"].model_fields)
+    # a signature of nobody would have it refused, and a recipe stands in place of sources
+    assert {*full, "signatures", "recipe", "parameters"} == set(MODELS["bundle"].model_fields)
 
 
 def test_tmpfiles_make_the_tree(tmp_path: Path) -> None:

@@ -49,13 +49,13 @@ def restored(
 def refusal(folder: Path, data: bytes, **settings: Any) -> Code:
     """The code of the refusal, which comes when nothing has been written yet."""
     with pytest.raises(SpooldError) as caught:
-        restored(folder, data, ActionSettings(roots={}, **settings))
+        restored(folder, data, ActionSettings(**settings))
     assert os.listdir(folder / "scratch") == []
     return caught.value.code
 
 
 def test_a_bundle_within_all_limits_is_restored(tmp_path: Path) -> None:
-    settings = ActionSettings(roots={}, quotas=Quotas(100_000, 5, 2, 100))
+    settings = ActionSettings(quotas=Quotas(100_000, 5, 2, 100))
     found = restored(tmp_path, Forge.good(edit_manifest=edited(to=["site-b"])).build(), settings)
     assert (found["from"], found["entries"]) == ("site-a", 5)
 
@@ -121,7 +121,7 @@ def test_h03_h04_h05_h12_signatures_that_do_not_count_are_named(
     keys = Trust([A.trusted()] if change == "unknown" else [A.trusted(), other])
     data = Forge.good(edit_head=further(A if change is None else B)).build()
     with pytest.raises(SpooldError) as caught:
-        restored(tmp_path, data, ActionSettings(roots={}, threshold=2), keys)
+        restored(tmp_path, data, ActionSettings(threshold=2), keys)
     assert caught.value.code is errors.THRESHOLD_NOT_MET, case
     assert said in caught.value.message
     assert f"signed by site-a ({A.key_id[:16]}): 1 more" in caught.value.message
