@@ -140,7 +140,8 @@ def recover(machine: Machine, cut: Cut) -> None:
     statuses = {name: machine.final(name) for name in names}
     rows = machine.jobs()
     wait_until(lambda: machine.leftovers() == [], 10)
-    assert machine.stop(daemon) == 0, machine.log[-3000:]
+    # 143: all was done before the cut, so that it is told to stop while it still starts.
+    assert machine.stop(daemon) in {0, 143}, machine.log[-3000:]
 
     for name, answer in cut.before.finals.items():
         assert machine.status_path(name).read_bytes() == answer, name
