@@ -63,6 +63,18 @@ HORIZON: Final = Measure(
     "spoold_database_horizon_transactions",
     "Transactions begun since the oldest one whose dead rows cannot be removed",
 )
+RUNNING_BYTES: Final = Measure(
+    "spoold_running_bytes", "Bytes that running attempts have done", labels=("action",)
+)
+RUNNING_ROWS: Final = Measure(
+    "spoold_running_rows", "Rows that running attempts have done", labels=("action",)
+)
+RUNNING_ENTRIES: Final = Measure(
+    "spoold_running_entries", "Entries that running attempts have done", labels=("action",)
+)
+RUNNING_RATE: Final = Measure(
+    "spoold_running_bytes_per_second", "How fast running attempts are", labels=("action",)
+)
 WORKERS: Final = Measure("spoold_workers", "Worker processes that run")
 DROPS_FOUND: Final = Measure(
     "spoold_drops_found", "Drops by what drew attention to them", Kind.COUNTER, ("found_by",)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from spoold import client, errors
+from spoold import client, errors, units
 from spoold.cli import options, output
 from spoold.client import Answer
 from spoold.errors import CODES, Exit, SpooldError
@@ -123,7 +123,7 @@ def _follow(answers: Iterator[Answer], progress: output.Progress) -> Answer:
             shown += f" ({reason})"
         done = document.get("progress")
         if latest.state == "running" and isinstance(done, dict):
-            progress.update(f"{shown}: {done.get('phase')}", *_bytes(done))
+            progress.update(f"{shown}: {_phase(done)}", *_bytes(done))
         else:
             progress.update(shown)
     assert latest is not None  # the last one is final, or there was an error
@@ -197,7 +197,18 @@ def _progress(value: object) -> str | None:
         return None
     done, total = _bytes(value)
     share = f" of {total}" if total is not None else ""
-    return f"{value.get('phase')}, {done}{share} bytes, {value.get('entries_done')} entries"
+    return f"{_phase(value)}, {done}{share} bytes, {value.get('entries_done')} entries"
+
+
+def _phase(progress: dict[str, object]) -> str:
+    """What goes on, with what, and how fast."""
+    shown = str(progress.get("phase"))
+    if source := progress.get("source"):
+        shown += f" {source}"
+    if rows := progress.get("rows_done"):
+        shown += f", {rows} rows"
+    rate = progress.get("bytes_per_second")
+    return shown + (f", {units.show_size(rate)}/s" if isinstance(rate, int) and rate else "")
 
 
 def _verify(here: Spool, answer: Answer) -> str:

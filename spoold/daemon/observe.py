@@ -92,6 +92,11 @@ class Observer:
             yield metrics.JOBS.sample(line.jobs, line.state, line.action or "none")
         oldest = max((line.oldest_seconds for line in backlog or ()), default=0.0)
         yield metrics.OLDEST_JOB.sample(oldest)
+        for running in self._ask(self._store.running) or ():
+            yield metrics.RUNNING_BYTES.sample(running.bytes, running.action)
+            yield metrics.RUNNING_ROWS.sample(running.rows, running.action)
+            yield metrics.RUNNING_ENTRIES.sample(running.entries, running.action)
+            yield metrics.RUNNING_RATE.sample(running.bytes_per_second, running.action)
         holders = self.holders()
         oldest = max((holder.seconds or 0.0 for holder in holders), default=0.0)
         yield metrics.OLDEST_TRANSACTION.sample(oldest)

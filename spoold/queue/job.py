@@ -344,6 +344,17 @@ class Backlog:
 
 
 @dataclass(frozen=True, slots=True)
+class Running:
+    """How far the running attempts of one action are, together."""
+
+    action: str
+    bytes: float
+    rows: float
+    entries: float
+    bytes_per_second: float
+
+
+@dataclass(frozen=True, slots=True)
 class RetryPolicy:
     """Exponential back-off: base * 2^n seconds, at most the cap."""
 

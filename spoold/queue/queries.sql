@@ -463,6 +463,13 @@ select state, action, count(*), greatest(extract(epoch from now() - min(due_at))
 from spoold.job where spool = %(spool)s and finished_at is null
 group by state, action order by state, action;
 
+-- name: running
+-- What running attempts last said of themselves.
+select action, sum((progress->>'bytes_done')::float8), sum((progress->>'rows_done')::float8),
+  sum((progress->>'entries_done')::float8), sum((progress->>'bytes_per_second')::float8)
+from spoold.job where spool = %(spool)s and worker is not null and progress is not null
+group by action order by action;
+
 -- name: busy
 -- One look into each of three indexes, where counting goes through all that is unfinished.
 select exists (select from spoold.job where spool = %(spool)s and state = 'queued')

@@ -31,6 +31,7 @@ from spoold.queue.job import (
     Publication,
     Rescued,
     RetryPolicy,
+    Running,
     Standing,
     State,
     Verb,
@@ -308,6 +309,13 @@ class Store:
         return [
             Backlog(State(state), action, jobs, oldest)
             for state, action, jobs, oldest in self.database.rows("backlog", self._with())
+        ]
+
+    def running(self) -> list[Running]:
+        """How far running attempts are, by action."""
+        return [
+            Running(action, *(amount or 0.0 for amount in amounts))
+            for action, *amounts in self.database.rows("running", self._with())
         ]
 
     def busy(self) -> bool:

@@ -12,9 +12,10 @@ import pytest
 
 from spoold.errors import SpooldError
 from spoold.queue.database import Database
-from spoold.queue.job import Begun, Claim, Job, RetryPolicy, State, WorkerRow
+from spoold.queue.job import Begun, Claim, Job, RetryPolicy, Running, State, WorkerRow
 from spoold.queue.listen import Channel, Listener
 from spoold.queue.store import Store
+from spoold.status import Progress
 from tests.conftest import wait_until
 from tests.integration.queue_drops import digest, drop, end, publication, worker
 from tests.integration.queue_rows import insert_rows
@@ -523,3 +524,16 @@ def test_a_queue_is_busy_while_a_job_can_go_on(store: Store) -> None:
 def _due(store: Store, claim: Claim) -> list[Claim]:
     _sql(store, "update spoold.job set due_at = now() where id = %s", claim.id)
     return store.claim_publishing(worker(store))
+
+
+def test_what_running_attempts_have_done_is_summed_by_action(store: Store) -> None:
+    progress = Progress("build", 1000, None, 3, 40, "postgres:alerts", 500).document()
+    store.admit([drop(), drop(), drop()])
+    claims = store.claim(worker(store), limit=3)
+    assert store.running() == []
+    for claim in claims[:2]:
+        assert store.progress(claim, progress)
+    assert store.running() == [Running("bundle", 2000, 80, 6, 1000)]
+    # An attempt of an older version says less.
+    assert store.progress(claims[2], {"phase": "build", "bytes_done": 7})
+    assert store.running() == [Running("bundle", 2007, 80, 6, 1000)]
