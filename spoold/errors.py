@@ -280,6 +280,27 @@ PARAMETERS_INVALID = _code(
     "`parameters` of the query, endpoint or recipe in spoold.toml says which there are",
     exit_status=Exit.REJECTED,
 )
+SOURCE_AWAY = _code(
+    "source-away",
+    "a server that the request's rows come from cannot be reached",
+    "start it, or correct its address in spoold.toml; it is tried again",
+    transient=True,
+)
+SOURCE_REFUSED = _code(
+    "source-refused",
+    "a server that the request's rows come from refuses spoold",
+    "see the message: the user, its password or certificate, or what it may read",
+)
+QUERY_FAILED = _code(
+    "query-failed",
+    "the database cannot answer the query",
+    "correct the query's section in spoold.toml, or what the message names in the database",
+)
+ROWS_TOO_MANY = _code(
+    "rows-too-many",
+    "there are more rows than max_rows",
+    "ask for less, or raise max_rows in spoold.toml",
+)
 
 # --- handlers -----------------------------------------------------------------------------------
 DROP_TOO_LARGE = _rejected(

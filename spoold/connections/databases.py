@@ -1,11 +1,17 @@
 """`[databases]` and `[queries]`: the PostgreSQL servers that rows are read from and merged into."""
 
-from typing import Annotated
+import re
+from typing import Annotated, Final
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
+from spoold import errors
 from spoold.connections.parameters import Declaration
-from spoold.section import Count, FilePath, Name, Section
+from spoold.errors import SpooldError
+from spoold.section import Count, FilePath, Name, Seconds, Section
+
+_PLACEHOLDER: Final = re.compile(r"%(?:%|\(([^)]*)\))")
+_MAX_URL_BYTES: Final = 64 * 1024
 
 
 class DatabaseSettings(Section):
@@ -13,6 +19,12 @@ class DatabaseSettings(Section):
 
     url: str = Field(default="", description="a libpq URL; a password is better kept in url_file")
     url_file: FilePath | None = Field(default=None, description="a file that holds the URL")
+    statement_timeout_seconds: Seconds = Field(
+        default=0, description="the longest that one statement may take; 0: no limit"
+    )
+    lock_timeout_seconds: Seconds = Field(
+        default=30, description="the longest to wait for somebody's lock; 0: no limit"
+    )
 
     @model_validator(mode="after")
     def _one_of_them(self) -> "DatabaseSettings":
@@ -20,13 +32,49 @@ class DatabaseSettings(Section):
             raise ValueError("write url or url_file, one of them")
         return self
 
+    def address(self, name: str) -> str:
+        """The URL, read anew: a password may change while the daemon runs. Raises config-invalid.
+
+        `name` is that of the section, for the message.
+        """
+        if self.url_file is None:
+            return self.url
+        try:
+            with open(self.url_file, "rb") as file:
+                return file.read(_MAX_URL_BYTES).decode().strip()
+        except (OSError, UnicodeDecodeError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+            raise SpooldError(
+                errors.CONFIG_INVALID,
+                f"{self.url_file}: {reason}",
+                hint="let the daemon's user read it: it holds the URL of the database",
+                at=f"databases.{name}.url_file",
+            ) from error
+
+
+def table_path(text: str) -> tuple[str, ...]:
+    """The parts of "name" or "schema.name", each to be quoted as it stands. Raises ValueError."""
+    parts = tuple(text.split("."))
+    if len(parts) > 2 or not all(parts) or "\0" in text:
+        raise ValueError('a table is written "schema.name", without quotes')
+    return parts
+
+
+def _table(text: str) -> str:
+    if text:
+        table_path(text)
+    return text
+
+
+Table = Annotated[str, AfterValidator(_table)]
+
 
 class QuerySettings(Section):
     """What a request may ask of a database: it names this and gives values, never SQL."""
 
     database: Name = Field(description="a key of [databases]")
     sql: str = Field(default="", description="a SELECT with %(name)s for each parameter")
-    table: str = Field(default="", description='or a whole table: "schema.name"')
+    table: Table = Field(default="", description='or a whole table: "schema.name"')
     parameters: Declaration = Field(
         default_factory=dict, description='name = "text", integer, numeric, boolean, …'
     )
@@ -39,4 +87,10 @@ class QuerySettings(Section):
     def _one_of_them(self) -> "QuerySettings":
         if bool(self.sql) == bool(self.table):
             raise ValueError("write sql or table, one of them")
+        if self.table and self.parameters:
+            raise ValueError("parameters are those of sql; a table is taken whole")
+        used = {match[1] for match in _PLACEHOLDER.finditer(self.sql) if match[1] is not None}
+        if self.parameters and used != set(self.parameters):
+            differing = ", ".join(sorted(used ^ set(self.parameters)))
+            raise ValueError(f"sql and parameters do not name the same: {differing}")
         return self
