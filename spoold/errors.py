@@ -253,6 +253,18 @@ PATH_UNSUPPORTED = _code(
     "a path is longer or deeper than a bundle can hold",
     "shorten it (4,096 bytes, 128 segments of 255 bytes), or exclude it",
 )
+ARTIFACTS_AWAY = _code(
+    "artifacts-away",
+    "the folder of an artifact store is not there",
+    "mount it or make it: `store` of the sink in spoold.toml names it. It is tried again",
+    transient=True,
+)
+ARTIFACT_CONFLICT = _code(
+    "artifact-conflict",
+    "something else stands in the artifact store under a name that is to be stored",
+    "move it away, or let `conflict` of the sink in spoold.toml say what becomes of it; then "
+    "`spoold retry` the job",
+)
 
 QUERY_UNKNOWN = _code(
     "query-unknown",

@@ -1,8 +1,9 @@
-"""From named sections and sinks of `spoold.toml` to what jobs may use. Pure.
+"""From named sections and sinks of `spoold.toml` to what jobs may use. Pure, but for `astray`.
 
 What names another section must name one that is there; values are shown without passwords.
 """
 
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -18,7 +19,10 @@ from spoold.connections.databases import DatabaseSettings, QuerySettings
 from spoold.connections.recipes import RecipeSettings
 from spoold.connections.stores import StoreSettings
 from spoold.section import Section
+from spoold.sinks.artifacts import ArtifactSettings
 from spoold.sinks.sink import SinkSettings, kinds
+from spoold.sources import globs
+from spoold.spool import Spool
 
 _MODELS: Final[Mapping[str, type[Section]]] = {
     "databases": DatabaseSettings,
@@ -46,6 +50,13 @@ def kinds_in(table: str) -> list[str]:
     return sorted(kinds()) if table == "sinks" else ["s3"]
 
 
+def untagged(key: tuple[str, ...]) -> tuple[str, ...]:
+    """The place of a mistake, without the kind by which its section's model was picked."""
+    if key[0] == "sinks" and len(key) > 2 and key[2] in kinds():
+        return (*key[:2], *key[3:])
+    return key
+
+
 def connections(file: File, roots: Mapping[str, Path]) -> Connections:
     """What jobs may use."""
     return Connections(
@@ -65,12 +76,28 @@ def dangling(file: File) -> Iterator[tuple[tuple[str, ...], str]]:
     for place, section in _sections(file):
         for key, table in _NAMES.items():
             name = getattr(section, key, None)
-            if isinstance(name, str) and name not in getattr(file, table):
+            # A sink's `store` may be a folder: its path is absolute by now, as no name is.
+            if isinstance(name, str) and "/" not in name and name not in getattr(file, table):
                 yield (*place, key), f"there is no [{table}.{name}]"
     names = [sink.name for sink in file.sinks]
     for number, name in enumerate(names):
         if name in names[:number]:
             yield ("sinks", str(number), "name"), f"another sink is called {name} already"
+    for number, sink in enumerate(file.sinks):
+        for pattern in sink.entries:
+            if what := globs.fault(pattern):
+                yield ("sinks", str(number), "entries"), f"{pattern!r} {what}"
+
+
+def astray(file: File, spool: Spool) -> Iterator[tuple[tuple[str, ...], str]]:
+    """Stores of artifacts that reach into the spool, where a bundle could then write."""
+    root = os.path.realpath(spool.root)
+    for number, sink in enumerate(file.sinks):
+        if isinstance(sink, ArtifactSettings):
+            real = os.path.realpath(sink.store)
+            if os.path.commonpath([real, root]) in (real, root):
+                what = f"{sink.store} reaches the spool: name a folder beside {spool.root}"
+                yield ("sinks", str(number), "store"), what
 
 
 def values(found: Connections, sinks: Sequence[SinkSettings]) -> dict[str, object]:

@@ -95,7 +95,7 @@ def load(
     if file:
         gathered.mistakes += (
             f"{_place(gathered, found, key)}: {'.'.join(key)}: {what}"
-            for key, what in connecting.dangling(file)
+            for key, what in (*connecting.dangling(file), *connecting.astray(file, spool))
         )
     if gathered.mistakes or file is None:
         raise _invalid(gathered.mistakes)
@@ -299,7 +299,7 @@ def _check(gathered: _Gathered, path: Path | None, folder: Path) -> File | None:
 
 
 def _mistake(gathered: _Gathered, path: Path | None, detail: ErrorDetails) -> str:
-    key = tuple(str(part) for part in detail["loc"] if part != "[key]")
+    key = connecting.untagged(tuple(str(part) for part in detail["loc"] if part != "[key]"))
     dotted = ".".join(key)
     origin = gathered.origin_of(dotted)
     if origin is None or origin.kind == "file":

@@ -71,7 +71,7 @@ class TreeSink:
         self._link_policy, self._owners = links, owners
         self._plain_modes = 0o777 & ~_umask()  # what open(2) gives without a chmod
         self._left_out = 0
-        self._large: LargeFile | None = None
+        self._large: tuple[LargeFile, Entry] | None = None
         self._unnamed = True
         try:
             os.mkdir(path, UNFINISHED_MODE)
@@ -128,24 +128,26 @@ class TreeSink:
 
     def begin(self, entry: Entry) -> None:
         """Open an unnamed file for what comes in pieces."""
-        folder = entry.path.rpartition(b"/")[0]
+        folder, _, name = entry.path.rpartition(b"/")
         with _target_errors(entry.path):
-            self._large = LargeFile(entry, self._handle(folder), unnamed=self._unnamed)
-        self._unnamed = self._large.is_unnamed
+            large = LargeFile(name, self._handle(folder), unnamed=self._unnamed)
+        self._large = large, entry
+        self._unnamed = large.is_unnamed
 
     def write(self, content: memoryview) -> None:
         """Append a piece to it."""
         assert self._large is not None
-        with _target_errors(self._large.entry.path):
-            write_all(self._large.descriptor, content)
-            begin_sync(self._large.descriptor)
+        large, entry = self._large
+        with _target_errors(entry.path):
+            write_all(large.descriptor, content)
+            begin_sync(large.descriptor)
 
     def commit(self) -> None:
         """Its hash has matched: mode and times, then the name."""
-        large = self._large
-        assert large is not None
-        with _target_errors(large.entry.path):
-            self._dress(large.descriptor, large.entry)
+        assert self._large is not None
+        large, entry = self._large
+        with _target_errors(entry.path):
+            self._dress(large.descriptor, entry)
             large.give_name()
         large.close()
         self._large = None
@@ -177,7 +179,7 @@ class TreeSink:
     def close(self) -> None:
         """Give handles and scratch back; what was made stays as it is."""
         if self._large is not None:
-            self._large.close()
+            self._large[0].close()
             self._large = None
         self._tree.close()
         self._links.close()

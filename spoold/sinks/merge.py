@@ -91,7 +91,7 @@ def _obstacles(here: int, there: int, above: bytes, conflict: Conflict) -> Itera
         if standing is None:
             continue
         if is_folder and stat.S_ISDIR(standing):
-            with _entered(here, name) as (inner, _), _entered(there, name) as (other, _):
+            with entered(here, name) as (inner, _), entered(there, name) as (other, _):
                 yield from _obstacles(inner, other, above + name + b"/", conflict)
         elif conflict is Conflict.REFUSE or is_folder or stat.S_ISDIR(standing):
             yield above + name
@@ -119,15 +119,15 @@ class _Mover:
                 raise _failure(path, error) from error
 
     def _go_into(self, here: int, there: int, path: bytes, name: bytes) -> None:
-        with _entered(here, name) as (inner, status):
-            with _entered(there, name) as (other, _):
+        with entered(here, name) as (inner, status):
+            with entered(there, name) as (other, _):
                 self.move_all(inner, other, path + b"/")
             if self.conflict is Conflict.REPLACE and self.described(path):
                 _dress(there, name, status, owners=self.owners)
 
     def _move_new(self, here: int, there: int, name: bytes, *, is_folder: bool) -> None:
         # Renaming a folder into another one needs leave to write in itself.
-        with _entered(here, name) if is_folder else nullcontext():
+        with entered(here, name) if is_folder else nullcontext():
             try:
                 # The handles' own paths: renameat2(2) with a flag is at hand for paths only.
                 rename_new(_through(here, name), _through(there, name))
@@ -165,7 +165,7 @@ def _through(folder: int, name: bytes) -> bytes:
 
 
 @contextmanager
-def _entered(parent: int, name: bytes) -> Iterator[tuple[int, os.stat_result]]:
+def entered(parent: int, name: bytes) -> Iterator[tuple[int, os.stat_result]]:
     """A folder and its status. What its mode denies us, its owner, is granted until it is left."""
     handle = os.open(name, _HANDLE_FLAGS, dir_fd=parent)
     try:
