@@ -50,6 +50,8 @@ from spoold.sources.source import (
 from spoold.spool import Folder
 
 _MAX_SLUG = 80
+# Of a source in a request: where an error names one, the request says which source it is.
+_FIELDS: Final = frozenset({"root", "path", "query", "parameters", "endpoint", "store"})
 
 if TYPE_CHECKING:
     AnySpec: TypeAlias = SourceSpec
@@ -241,7 +243,7 @@ def _located(place: str) -> Iterator[None]:
     try:
         yield
     except SpooldError as error:
-        if error.at in {"root", "path"}:
+        if error.at in _FIELDS:
             error.at = f"{place}.{error.at}"
         raise
 

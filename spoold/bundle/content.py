@@ -6,7 +6,7 @@ import os
 from typing import BinaryIO, Final
 
 from spoold import canonical, errors
-from spoold.bundle.entry import SourceEntry, clamp_mtime
+from spoold.bundle.entry import ByteStream, SourceEntry, clamp_mtime
 from spoold.bundle.scratch import disk_errors
 from spoold.errors import SpooldError
 
@@ -125,7 +125,7 @@ def read_whole(entry: SourceEntry, size: int, room: memoryview) -> None:
     check_unchanged(entry)
 
 
-def _read_into(content: int | BinaryIO, view: memoryview) -> int:
+def _read_into(content: int | ByteStream, view: memoryview) -> int:
     if isinstance(content, int):
         return os.readv(content, (view,))
     data = content.read(len(view))

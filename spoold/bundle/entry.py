@@ -6,7 +6,7 @@ times as much to make.
 
 import enum
 from collections.abc import Callable, Iterator
-from typing import BinaryIO, Final, NamedTuple, TypeAlias
+from typing import Final, NamedTuple, Protocol, TypeAlias
 
 MAX_MODE: Final = 0o777
 SYMLINK_MODE: Final = 0o777
@@ -22,6 +22,16 @@ class Kind(enum.StrEnum):
     FILE = "file"
     DIR = "dir"
     SYMLINK = "symlink"
+
+
+class ByteStream(Protocol):
+    """What content is read from that is no file's descriptor."""
+
+    def read(self, size: int, /) -> bytes:
+        """The next bytes, at most so many; none only at the end."""
+
+    def close(self) -> None:
+        """Read no more."""
 
 
 class SourceEntry(NamedTuple):
@@ -43,7 +53,7 @@ class SourceEntry(NamedTuple):
     size: int | None = None
     target: bytes | None = None
     media_type: str | None = None
-    content: int | BinaryIO | None = None
+    content: int | ByteStream | None = None
 
 
 class Chunk(NamedTuple):
