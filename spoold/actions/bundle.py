@@ -16,6 +16,7 @@ from pydantic import (
     Field,
     StringConstraints,
     TypeAdapter,
+    ValidationError,
     field_validator,
     model_validator,
 )
@@ -33,6 +34,7 @@ from spoold.bundle.manifest import (
     format_time,
 )
 from spoold.bundle.writer import BuiltBundle, BundleWriter, ManifestFields
+from spoold.connections import Connections
 from spoold.connections.parameters import Given, bind
 from spoold.connections.recipes import filled_in
 from spoold.errors import SpooldError
@@ -150,13 +152,13 @@ def build(request: BundleRequest, context: Context) -> tuple[BuiltBundle, list[s
             hint="name a time to come, or none",
             at="not_after",
         )
-    specs = _specs(request, context)
+    specs = _specs(request, context.settings.connections)
     titles = labels(specs)
     meter = Meter(context.report)
     with Gathering(context.settings.connections, context.check, meter.count) as gathering:
         sources: list[Source] = []
         for number, label in enumerate(titles):
-            with _located(f"sources[{number}]"):
+            with _located(_place(request, number)):
                 sources.append(open_source(specs[number], gathering, label))
         built = _gather(request, context, dict(zip(titles, sources, strict=True)), meter)
     warnings = [warning for source in sources for warning in source.warnings]
@@ -170,17 +172,55 @@ def build(request: BundleRequest, context: Context) -> tuple[BuiltBundle, list[s
     return built, warnings
 
 
-def _specs(request: BundleRequest, context: Context) -> Sequence[SourceSpec]:
+def check(request: BundleRequest, connections: Connections) -> None:
+    """Whether all that a request names is configured; nothing is connected to.
+
+    Raises what `build` would, for all of it at once.
+    """
+    specs = _specs(request, connections)
+    mistakes: list[SpooldError] = []
+    with Gathering(connections) as gathering:
+        for number, label in enumerate(labels(specs)):
+            try:
+                with _located(_place(request, number)):
+                    open_source(specs[number], gathering, label)
+            except SpooldError as error:
+                mistakes.append(error)
+    if len(mistakes) > 1:
+        told = "; ".join(f"{error.at or ''}: {error}".removeprefix(": ") for error in mistakes)
+        raise SpooldError(mistakes[0].code, told, at=mistakes[0].at)
+    if mistakes:
+        raise mistakes[0]
+
+
+def _specs(request: BundleRequest, connections: Connections) -> Sequence[SourceSpec]:
     """The sources that a request names itself or by a recipe."""
     if request.sources is not None:
         return request.sources
     assert request.recipe is not None
-    recipe = context.settings.connections.recipes.get(request.recipe)
+    shown = canonical.text(request.recipe)
+    recipe = connections.recipes.get(request.recipe)
     if recipe is None:
-        shown = canonical.text(request.recipe)
-        raise SpooldError(errors.RECIPE_UNKNOWN, f"there is no [recipes.{shown}]", at="recipe")
+        known = ", ".join(sorted(connections.recipes)) or "none is configured"
+        raise SpooldError(errors.RECIPE_UNKNOWN, f"{shown}; there are: {known}", at="recipe")
     values = bind(recipe.parameters, request.parameters, at="parameters")
-    return [_SPEC.validate_python(filled_in(source, values)) for source in recipe.sources]
+    try:
+        return [_SPEC.validate_python(filled_in(source, values)) for source in recipe.sources]
+    except ValidationError as error:
+        # With samples the recipe was good: it is one of the values.
+        [first, *_] = error.errors(include_url=False, include_input=False)
+        field, what = ".".join(map(str, first["loc"])), first["msg"].removeprefix("Value error, ")
+        raise SpooldError(
+            errors.PARAMETERS_INVALID,
+            canonical.text(f"with these, [recipes.{shown}] has a wrong {field}: {what}"),
+            at="parameters",
+        ) from error
+
+
+def _place(request: BundleRequest, number: int) -> str:
+    """Where a source is written: in the request, or in the recipe that it names."""
+    above = "" if request.recipe is None else f"recipes.{request.recipe}."
+    return canonical.text(f"{above}sources[{number}]")
 
 
 def _gather(
@@ -195,11 +235,11 @@ def _gather(
         chunk_size=request.chunk_size,
         threads=threads(context.settings, request.threads),
         report=meter.engine,
-        bytes_total=_measured(sources.values()),
+        bytes_total=_measured(request, sources.values()),
     ) as writer:
         for number, (title, source) in enumerate(sources.items()):
             meter.source = title
-            with _located(f"sources[{number}]"):
+            with _located(_place(request, number)):
                 _add(source, writer, skipping=request.on_error == "skip")
         return writer.finish(
             ManifestFields(
@@ -215,11 +255,11 @@ def _gather(
         )
 
 
-def _measured(sources: Iterable[Source]) -> int | None:
+def _measured(request: BundleRequest, sources: Iterable[Source]) -> int | None:
     """How many bytes there are to come; None where one of the sources does not know."""
     total = 0
     for number, source in enumerate(sources):
-        with _located(f"sources[{number}]"):
+        with _located(_place(request, number)):
             size = source.measure()
         if size is None:
             return None
@@ -282,4 +322,4 @@ def _created_at() -> datetime:
         ) from error
 
 
-ACTION = Action(BundleRequest, run)
+ACTION = Action(BundleRequest, run, check=check)

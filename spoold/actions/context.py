@@ -4,6 +4,7 @@ import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from spoold.actions.request import Envelope
 from spoold.canonical import Document
@@ -122,3 +123,5 @@ class Action:
     run: Callable[[Context], Outcome]
     key_of: Callable[[Document], tuple[bytes, bytes] | None] = lambda result: None
     """From the result of a job that succeeded, what `take_key` was given; None: nothing."""
+    check: Callable[[Any, Connections], None] = lambda request, connections: None
+    """Whether what a request, of the model above, names is configured. Raises what `run` would."""

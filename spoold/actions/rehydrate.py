@@ -21,6 +21,7 @@ from spoold.actions.request import Envelope, Part, Text
 from spoold.bundle.frames import Codec
 from spoold.bundle.reader import BundleReader, Policy, named_codec, open_bundle, verify_head
 from spoold.canonical import Document, Json
+from spoold.connections import Connections
 from spoold.publish import Made
 from spoold.sinks.files import restore_payload
 from spoold.sources.roots import RootedPath
@@ -106,6 +107,11 @@ def _open(context: Context) -> Iterator[BinaryIO]:
         yield file
 
 
+def check(request: RehydrateRequest, connections: Connections) -> None:
+    """Whether the root is configured. Raises root-unknown or path-outside-root."""
+    RootedPath(request.bundle.root, request.bundle.path, connections.roots)
+
+
 def _is_dry_run(context: Context) -> bool:
     request = context.request
     return request is not None and RehydrateRequest.model_validate(request).dry_run
@@ -146,4 +152,4 @@ def _key_of(result: Document) -> tuple[bytes, bytes] | None:
     return key(manifest_sha256), manifest_sha256
 
 
-ACTION = Action(RehydrateRequest, run, _key_of)
+ACTION = Action(RehydrateRequest, run, _key_of, check)

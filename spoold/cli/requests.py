@@ -15,6 +15,7 @@ from spoold.trust import nobody
 if TYPE_CHECKING:
     from spoold.handlers import Handler
     from spoold.intake.request import ParsedRequest
+    from spoold.spool import Spool
     from spoold.trust import Trust
 
 _FILE = click.Path(path_type=Path, allow_dash=True)
@@ -33,12 +34,16 @@ def check(
     A signature is checked against the spool's trust store where there is one to be read, or against
     the keys that --key names; that a signature is missing, only where the spool requires one.
 
+    What the request names, roots, queries, endpoints, stores and recipes with their parameters, is
+    held against the spool's configuration where that can be read; nothing is connected to.
+
     A file whose name is for one of the spool's handlers is held against that one's limits and
     schema.
 
     \b
     Example: spoold check request-demo.json && cp request-demo.json spool/inbox/
-    Exit status: 0 valid · 1 unreadable · 2 usage · 3 not trusted · 4 not valid · 6 signature broken
+    Exit status: 0 valid · 1 unreadable, or names what is not configured · 2 usage · 3 not trusted ·
+    4 not valid · 6 signature broken
     """
     from datetime import UTC, datetime
 
@@ -55,10 +60,12 @@ def check(
     if not unchecked:
         trust = believed or nobody()
         signer = require_access(parsed, lambda: trust, datetime.now(UTC), signed=required)
+    configured = _check_names(parsed, here, required=spool_path is not None)
     if as_json:
         output.document(
             {
                 "valid": True,
+                "configured": configured,
                 "action": parsed.envelope.action,
                 "request_sha256": parsed.sha256.hex(),
                 "signed_by": signer and {"site": signer.site, "key_id": signer.key_id},
@@ -70,6 +77,8 @@ def check(
         output.line(f"signed by {signer.site}, key {signer.key_id[:16]}")
     elif unchecked:
         output.note("its signature is not checked: name --key and --site, or --spool")
+    if not configured:
+        output.note("whether what it names is configured is not checked: name --spool")
     return Exit.DONE
 
 
@@ -86,6 +95,20 @@ def _believed(
             return None, False
     ring = trusting.keyring(keys, site, spool_path)
     return ring.trust, not keys and options.load_config(here).intake.require_signed
+
+
+def _check_names(parsed: "ParsedRequest", here: "Spool", *, required: bool) -> bool:
+    """Hold what a request names against a spool's configuration; False where there is none."""
+    from spoold.actions import ACTIONS
+
+    try:
+        if not required and not here.exists():
+            return False
+    except PermissionError:  # a dropper: the daemon will say
+        return False
+    connections = options.load_config(here).connections
+    ACTIONS[parsed.envelope.action].check(parsed.envelope, connections)
+    return True
 
 
 def _check_handled(file: Path, name: bytes, handler: "Handler", *, as_json: bool) -> int:

@@ -24,12 +24,12 @@ def key_lines(text: str) -> dict[Key, int]:
     counts: dict[Key, int] = {}
     for number, line in _outside_strings(text):
         if match := _ARRAY_HEADER.match(line):
-            name = _split(match[1])
+            name = _inside(counts, _split(match[1]))
             table = (*name, str(counts.get(name, 0)))
             counts[name] = counts.get(name, 0) + 1
             lines.setdefault(table, number)
         elif match := _HEADER.match(line):
-            table = _split(match[1])
+            table = _inside(counts, _split(match[1]))
             lines.setdefault(table, number)
         elif match := _ASSIGNMENT.match(line):
             key = (*table, *_split(match[1]))
@@ -44,6 +44,16 @@ def line_of(lines: Mapping[Key, int], key: Key) -> int | None:
         if (line := lines.get(key[:end])) is not None:
             return line
     return None
+
+
+def _inside(counts: Mapping[Key, int], name: Key) -> Key:
+    """A table's place: where its name goes through an array of tables, in the last of them."""
+    place: Key = ()
+    for number, part in enumerate(name):
+        place = (*place, part)
+        if number < len(name) - 1 and place in counts:
+            place = (*place, str(counts[place] - 1))
+    return place
 
 
 def _split(dotted: str) -> Key:

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from spoold import errors
-from spoold.config import connecting
+from spoold.config import connecting, recipes
 from spoold.config.effective import PREFIX, Config, Origin, variable_of
 from spoold.config.handlers import Defaults, HandlerSection, made
 from spoold.config.lines import Key, key_lines, line_of
@@ -95,7 +95,11 @@ def load(
     if file:
         gathered.mistakes += (
             f"{_place(gathered, found, key)}: {'.'.join(key)}: {what}"
-            for key, what in (*connecting.dangling(file), *connecting.astray(file, spool))
+            for key, what in (
+                *connecting.dangling(file),
+                *connecting.astray(file, spool),
+                *recipes.mistakes(file),
+            )
         )
     if gathered.mistakes or file is None:
         raise _invalid(gathered.mistakes)

@@ -66,6 +66,22 @@ def bind(declared: Declared, given: Mapping[str, Json], *, at: str) -> dict[str,
     return values
 
 
+def as_text(value: Value) -> str:
+    """A value as it stands in a path or an address: `true`, `2026-11-20T10:00:00+00:00`."""
+    match value:
+        case bool():
+            return str(value).lower()
+        case date():  # a datetime is one
+            return value.isoformat()
+        case _:
+            return str(value)
+
+
+def as_json(value: Value) -> str | int | bool:
+    """A value as a request gives it."""
+    return value if isinstance(value, int) else as_text(value)  # a truth value is an int
+
+
 def parse(wanted: ParameterType, value: Json) -> Value:
     """A value of a request as its type; ValueError says what it is not."""
     return _PARSERS[wanted](value)
@@ -74,7 +90,7 @@ def parse(wanted: ParameterType, value: Json) -> Value:
 def fill_in(template: str, values: Mapping[str, Value]) -> str:
     """The template with each `{name}` replaced by its value's text; others stay as they are."""
     return _FILLED_IN.sub(
-        lambda match: str(values[match[1]]) if match[1] in values else match[0], template
+        lambda match: as_text(values[match[1]]) if match[1] in values else match[0], template
     )
 
 

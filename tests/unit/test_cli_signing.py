@@ -117,6 +117,8 @@ def test_without_anybody_to_believe_a_signature_is_said_to_be_unchecked() -> Non
 
 def test_a_spool_is_asked_for_its_keys_and_whether_it_wants_a_signature() -> None:
     run("init", "spool", "--site", "site-a", "--algorithm", "ed25519")
+    with open("spool/spoold.toml", "a") as file:
+        file.write('\n[roots]\nevidence = "/srv/evidence"\n')
     run("check", "request-a.json")
     with open("spool/spoold.toml", "a") as file:
         file.write("\n[intake]\nrequire_signed = true\n")
