@@ -67,6 +67,7 @@ def run(context: Context) -> Outcome:
             context.drop_name,
             handler.limits.result_bytes,
             context.droppers,
+            _other_user(handler),
         )
     except SpooldError as error:
         raise ResultError(error.code, error.message, told, at=error.at) from error
@@ -115,12 +116,22 @@ def _prepare(context: Context, handler: Handler, place: Path) -> tuple[Path, Pat
                 write_all(copy, block)
         finally:
             os.close(copy)
-    if handler.user is not None and os.geteuid() == 0:
-        user = User.named(handler.user)
-        for path in (place, inside, out, temporary, file):
+    if _other_user(handler) is not None:
+        user = User.named(str(handler.user))
+        for path in (inside, out, temporary, file):
             os.chown(path, user.uid, user.gid)
-        context.scratch.chmod(0o711)  # through, to what is the tool's own
+        # Through, to what is the tool's own; but it cannot put anything in the place of that.
+        for folder in (context.scratch, place):
+            folder.chmod(0o711)
     return file, out, temporary
+
+
+def _other_user(handler: Handler) -> int | None:
+    """The user id of a tool that does not run as the daemon's own user."""
+    if handler.user is None or os.geteuid() != 0:
+        return None
+    user = User.named(handler.user).uid
+    return None if user == os.geteuid() else user
 
 
 def _command(context: Context, handler: Handler, file: Path, out: Path) -> list[bytes]:
@@ -147,7 +158,8 @@ def _document(handler: Handler, content: bytes) -> object:
 
 def _let_read(log: Path, group: int | None) -> None:
     """Whoever may drop may read what became of it."""
-    if not log.exists():
+    if not log.is_file() or log.is_symlink():
+        remove_tree(log)  # the tool has put something else in its place
         return
     if group is not None:
         try:

@@ -1,15 +1,19 @@
 """What a tool left in `{out}`: looked at, brought into order, ready to be published.
 
-Nothing of the tool runs any more, so nothing changes meanwhile. Links are never followed.
+Nothing of the tool runs any more, but another run of its user's may. So each folder is opened
+without following a link, and is ours alone before it is listed: from then on nobody else can
+exchange what is in it, and its path leads to it. Links are never followed.
 
 Guarantees: what is published are regular files with one name each, folders, and links that stay
-within; of our own user, readable for who may drop, never set-user-ID; synced.
+within; of our own user, readable for who may drop, never set-user-ID; synced. Nobody else has them
+open for writing where the tool was another user's.
 Crash: all of it is in scratch, and begun again.
 """
 
 import os
 import stat
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -26,6 +30,11 @@ from spoold.status import cut_name, is_reserved, show_name
 ROLE: Final = "result"
 _MAX_ENTRIES: Final = 100_000
 _MAX_NAMED: Final = 100
+# Folders within folders, and what PATH_MAX leaves of a path beside those of scratch.
+_MAX_DEPTH: Final = 128
+_MAX_PATH_BYTES: Final = 3072
+_MAX_SHOWN_BYTES: Final = 200
+_FOLDER_FLAGS: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FOLDER_SUFFIX: Final = b".out"
 
 
@@ -44,11 +53,12 @@ class Found:
 
 
 def collect(
-    out: Path, scratch: Path, drop: bytes, most_bytes: int, group: int | None
+    out: Path, scratch: Path, drop: bytes, most_bytes: int, group: int | None, maker: int | None
 ) -> tuple[Found, Made | None]:
     """Make what is in `out` a result in `scratch`; None where there is nothing.
 
-    `group` is whom it is made readable for. Raises handler-output-invalid or an OSError.
+    `group` is whom it is made readable for, `maker` the user of a tool that is not ours. Raises
+    handler-output-invalid or an OSError.
     """
     found = _look(out, most_bytes)
     top = os.listdir(os.fsencode(out))
@@ -56,7 +66,7 @@ def collect(
         return found, None
     for path in found.links:
         _require_inside(out, path)
-    _take_over(out, found, scratch, group)
+    _take_over(out, found, scratch, group, maker)
     target = scratch / ROLE
     if len(top) == 1 and found.files == top and _may_stand(top[0]):
         os.rename(os.path.join(os.fsencode(out), top[0]), os.fsencode(target))
@@ -97,20 +107,55 @@ def _look(out: Path, most_bytes: int) -> Found:
 
 
 def _walk(out: bytes) -> Iterator[tuple[bytes, os.stat_result]]:
-    """Every entry beneath a folder, a folder before what is in it."""
-    todo = [b""]
-    while todo:
-        above = todo.pop()
-        folder = os.path.join(out, above)
-        # Whatever modes the tool gave them.
-        os.chmod(folder, 0o700)
-        with os.scandir(folder) as entries:
-            for entry in entries:
-                path = os.path.join(above, entry.name)
-                status = entry.stat(follow_symlinks=False)
-                yield path, status
-                if stat.S_ISDIR(status.st_mode):
-                    todo.append(path)
+    """Every entry beneath a folder, a folder before what is in it. All folders become ours."""
+    parent, name = os.path.split(out)
+    try:
+        place = os.open(parent, _FOLDER_FLAGS)
+        try:
+            handle = _open_folder(place, name)
+        finally:
+            os.close(place)
+    except OSError as error:
+        message = f"the tool has removed or replaced it: {error.strerror}"
+        raise SpooldError(errors.HANDLER_OUTPUT_INVALID, message) from error
+    # The handles of the folders on the way, each with its path and those of its folders to do.
+    stack = [(handle, b"", _own(handle))]
+    try:
+        while stack:
+            handle, above, todo = stack[-1]
+            if not todo:
+                os.close(handle)
+                stack.pop()
+                continue
+            name = todo.pop()
+            path = os.path.join(above, name)
+            status = os.stat(name, dir_fd=handle, follow_symlinks=False)
+            yield path, status
+            if stat.S_ISDIR(status.st_mode):
+                if len(stack) > _MAX_DEPTH or len(path) > _MAX_PATH_BYTES:
+                    raise _invalid(path[:_MAX_SHOWN_BYTES] + b"...", "lies too deep")
+                below = _open_folder(handle, name)
+                stack.append((below, path, _own(below)))
+    finally:
+        for handle, _, _ in stack:
+            os.close(handle)
+
+
+def _open_folder(above: int, name: bytes) -> int:
+    with suppress(PermissionError):
+        return os.open(name, _FOLDER_FLAGS, dir_fd=above)
+    # Of our own user, who is no root: whatever mode its tool gave it.
+    os.chmod(name, 0o700, dir_fd=above)
+    return os.open(name, _FOLDER_FLAGS, dir_fd=above)
+
+
+def _own(handle: int) -> list[bytes]:
+    """Make a folder ours alone, then list it."""
+    if os.fstat(handle).st_uid != os.geteuid():
+        os.fchown(handle, os.geteuid(), os.getegid())
+    os.fchmod(handle, 0o700)
+    with os.scandir(handle) as entries:
+        return [os.fsencode(entry.name) for entry in entries]
 
 
 def _require_inside(out: Path, path: bytes) -> None:
@@ -123,12 +168,14 @@ def _require_inside(out: Path, path: bytes) -> None:
         raise _invalid(path, "is a link that leads out of it")
 
 
-def _take_over(out: Path, found: Found, scratch: Path, group: int | None) -> None:
+def _take_over(
+    out: Path, found: Found, scratch: Path, group: int | None, maker: int | None
+) -> None:
     """Make all of it ours alone to change, and readable for droppers."""
     top = os.fsencode(out)
     owner = os.geteuid()
     for path in found.files:
-        _make_ours(os.path.join(top, path), scratch / "copy", owner, group)
+        _make_ours(os.path.join(top, path), path, scratch / "copy", group, maker)
     for path in found.links:
         _give(os.path.join(top, path), owner, group)
     for path in [*reversed(found.folders), b""]:
@@ -137,10 +184,13 @@ def _take_over(out: Path, found: Found, scratch: Path, group: int | None) -> Non
         os.chmod(folder, 0o750)  # noqa: S103  # for the droppers' group, as it is meant
 
 
-def _make_ours(path: bytes, copy: Path, owner: int, group: int | None) -> None:
+def _make_ours(path: bytes, name: bytes, copy: Path, group: int | None, maker: int | None) -> None:
     status = os.lstat(path)
-    if status.st_nlink > 1:
-        # Its other name may be anywhere, a source's even: that one stays as it is.
+    if maker is not None and status.st_uid != maker:
+        raise _invalid(name, "is a file of somebody else")
+    # Its other name may be anywhere, a source's even: that one stays as it is. And of another
+    # user's file nobody knows who has it open.
+    if status.st_nlink > 1 or maker is not None:
         source = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
         target = os.open(copy, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
@@ -149,7 +199,7 @@ def _make_ours(path: bytes, copy: Path, owner: int, group: int | None) -> None:
             os.close(source)
             os.close(target)
         os.rename(os.fsencode(copy), path)
-    _give(path, owner, group)
+    _give(path, os.geteuid(), group)
     os.chmod(path, 0o750 if status.st_mode & 0o100 else 0o640)
 
 

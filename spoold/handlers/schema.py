@@ -5,7 +5,9 @@ its time, so that is done where there is a schema.
 """
 
 import json
+import signal
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, Final, NoReturn
 
 from spoold import canonical, errors
@@ -14,6 +16,7 @@ from spoold.errors import SpooldError
 _MAX_STRUCTURE: Final = 1_000_000  # of `,`, `[` and `{`: parsed, each may take a hundred bytes
 _MAX_DEPTH: Final = 64
 _MAX_TOLD: Final = 10
+_MAX_SECONDS: Final = 5.0  # of processor time, in which nothing else of the process may run
 _MAX_SHOWN: Final = 200
 _REFERENCES: Final = frozenset({"$ref", "$dynamicRef", "$recursiveRef"})
 
@@ -64,16 +67,22 @@ class Schema:
         # An empty registry: what is not in the schema itself cannot be found anywhere.
         self._validator = kind(document, registry=Registry())
 
-    def check(self, document: object) -> None:
-        """Raises drop-schema, with the first places that are wrong."""
+    def check(self, document: object, most_seconds: float = _MAX_SECONDS) -> None:
+        """Raises drop-schema, with the first places that are wrong. In the main thread only."""
         from referencing.exceptions import Unresolvable  # noqa: PLC0415
 
         try:
             found = []
-            for fault in self._validator.iter_errors(document):
-                found.append((fault.json_path.removeprefix("$").removeprefix("."), fault.message))
-                if len(found) == _MAX_TOLD:
-                    break
+            with _bounded(most_seconds):
+                for fault in self._validator.iter_errors(document):
+                    at = fault.json_path.removeprefix("$").removeprefix(".")
+                    found.append((at, fault.message))
+                    if len(found) == _MAX_TOLD:
+                        break
+        except _TooLongError as error:
+            taken = f"more than {most_seconds:g} s of processor time"
+            message = f"holding it against the schema takes {taken}"
+            raise SpooldError(errors.DROP_SCHEMA, message) from error
         except Unresolvable as error:
             raise SpooldError(
                 errors.HANDLER_UNKNOWN, f"its schema refers to nothing: {_short(str(error))}"
@@ -82,6 +91,30 @@ class Schema:
             found.sort()
             told = "; ".join(f"{at or 'the drop'}: {_short(message)}" for at, message in found)
             raise SpooldError(errors.DROP_SCHEMA, told, at=found[0][0] or None)
+
+
+class _TooLongError(BaseException):
+    """No library on the way may take it for a fault of its own."""
+
+
+@contextmanager
+def _bounded(seconds: float) -> Iterator[None]:
+    """End what takes too long: a `pattern` that goes back and forth does so for years.
+
+    It never lets go of the interpreter, so that no other thread could end it, nor renew a lease;
+    but it does look for signals.
+    """
+
+    def give_up(number: int, frame: object) -> NoReturn:
+        raise _TooLongError
+
+    before = signal.signal(signal.SIGVTALRM, give_up)
+    signal.setitimer(signal.ITIMER_VIRTUAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+        signal.signal(signal.SIGVTALRM, before)
 
 
 def _references(value: object) -> Iterator[str]:

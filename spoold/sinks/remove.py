@@ -5,9 +5,12 @@ own private folders. Links are removed, never followed.
 """
 
 import os
+import secrets
 import stat
 from contextlib import suppress
 
+# A handle each: beyond that many, a folder is moved up first.
+_MAX_HANDLES = 256
 _FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -32,6 +35,10 @@ def remove_tree(path: str | bytes | os.PathLike[str]) -> None:
                 if stack:
                     os.rmdir(stack[-1][1].pop(), dir_fd=stack[-1][0])
                 continue
+            if len(stack) > _MAX_HANDLES and (higher := _move_up(stack, names[-1])) is not None:
+                names.pop()
+                stack[1][1].insert(-1, higher)
+                continue
             below = _remove_or_open(handle, names[-1])
             if below is None:
                 names.pop()
@@ -42,6 +49,18 @@ def remove_tree(path: str | bytes | os.PathLike[str]) -> None:
         for handle, _ in stack:
             with suppress(OSError):
                 os.close(handle)
+
+
+def _move_up(stack: list[tuple[int, list[bytes]]], name: bytes) -> bytes | None:
+    """Move a folder into the topmost one, under a name of its own; None where it is no folder."""
+    handle, top = stack[-1][0], stack[1][0]
+    with suppress(FileNotFoundError):
+        status = os.stat(name, dir_fd=handle, follow_symlinks=False)
+        if stat.S_ISDIR(status.st_mode):
+            higher = b".%d.%s" % (status.st_ino, secrets.token_hex(8).encode())
+            os.rename(name, higher, src_dir_fd=handle, dst_dir_fd=top)
+            return higher
+    return None
 
 
 def _remove_or_open(handle: int, name: bytes) -> int | None:

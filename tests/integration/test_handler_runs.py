@@ -18,6 +18,8 @@ from spoold.actions.context import Outcome, ResultError
 from spoold.errors import SpooldError
 from spoold.handlers import Handler, Handlers, Limits, keeper
 from spoold.handlers.reach import open_way, problems
+from spoold.handlers.results import collect
+from spoold.sinks.remove import remove_tree
 from spoold.spool import Folder, Spool, faults
 from tests.conftest import wait_until
 from tests.tools import Run, alive, handler, python, root
@@ -513,6 +515,67 @@ def test_a_fork_bomb_of_another_user_is_refused_by_the_kernel(public_folder: Pat
     assert "refused" in run.log
 
 
+@needs_root
+def test_a_tool_of_another_user_has_root_change_nothing_elsewhere(
+    public_folder: Path, tmp_path: Path
+) -> None:
+    victim = tmp_path / "victim"
+    (victim / "below").mkdir(parents=True)
+    (victim / "file").touch(mode=0o604)
+    for path in (victim, victim / "below"):
+        path.chmod(0o705)
+    tool = python(
+        """
+        place = os.path.dirname(out)
+        for act in (
+            lambda: os.rename(place, place + "2"),
+            lambda: os.rename(out, out + "2"),
+            lambda: os.rmdir(out),
+            lambda: os.symlink(rest[0], os.path.join(place, "x")),
+        ):
+            try:
+                act()
+                print("done")
+            except OSError:
+                pass
+        """,
+        str(victim),
+        user="nobody",
+    )
+    run = Run(public_folder, with_program(tool, "/usr/bin/python3"))
+    run.act()
+    assert run.log == ""
+    modes = [stat.S_IMODE(path.stat().st_mode) for path in (victim, victim / "below")]
+    assert modes == [0o705, 0o705]
+
+
+@needs_root
+def test_who_has_a_result_open_cannot_change_what_is_published(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    (out / "d").mkdir(parents=True)
+    (out / "d" / "x").write_bytes(b"as it was")
+    for path in (out, out / "d", out / "d" / "x"):
+        os.chown(path, 65534, 65534)
+    with open(out / "d" / "x", "r+b") as held:
+        collect(out, tmp_path, b"intent-1.json", 1024, None, 65534)
+        held.write(b"otherwise")
+    assert (tmp_path / "result" / "d" / "x").read_bytes() == b"as it was"
+    assert (tmp_path / "result" / "d").stat().st_uid == 0
+
+
+@needs_root
+def test_a_link_to_a_file_of_somebody_else_is_no_result_of_another_user(tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text("geheim")
+    out = tmp_path / "out"
+    out.mkdir()
+    os.link(secret, out / "x")
+    with pytest.raises(SpooldError) as caught:
+        collect(out, tmp_path, b"intent-1.json", 1024, None, 65534)
+    assert caught.value.code is errors.HANDLER_OUTPUT_INVALID
+    assert caught.value.at == "x"
+
+
 def with_program(tool: Handler, program: str) -> Handler:
     if not os.access(program, os.X_OK):
         pytest.skip(f"{program} is not installed")
@@ -588,6 +651,56 @@ def test_what_cannot_be_published_is_refused(tmp_path: Path, code: str) -> None:
     assert error.code is errors.HANDLER_OUTPUT_INVALID
     assert not error.transient
     assert error.result["exit_status"] == 0
+
+
+@pytest.mark.parametrize("code", ["pass", "open(out, 'w')", "os.symlink(rest[0], out)"])
+def test_a_tool_that_replaces_its_folder_is_refused_and_nothing_followed(
+    tmp_path: Path, code: str
+) -> None:
+    victim = tmp_path / "victim"
+    (victim / "below").mkdir(parents=True)
+    for path in (victim, victim / "below"):
+        path.chmod(0o755)
+    error = failure(Run(tmp_path, python(f"os.rmdir(out); {code}", str(victim))))
+    assert error.code is errors.HANDLER_OUTPUT_INVALID
+    assert not error.transient
+    modes = [stat.S_IMODE(path.stat().st_mode) for path in (victim, victim / "below")]
+    assert modes == [0o755, 0o755]
+
+
+def test_a_tool_that_replaces_its_log_has_none(tmp_path: Path) -> None:
+    victim = tmp_path / "victim"
+    victim.touch(mode=0o600)
+    code = "log = out + '/../../log'; os.unlink(log); os.symlink(rest[0], log)"
+    run = Run(tmp_path, python(code, str(victim)))
+    run.act()
+    assert not os.path.lexists(run.scratch / "log")
+    assert stat.S_IMODE(victim.stat().st_mode) == 0o600
+
+
+@pytest.mark.parametrize(("depth", "name"), [(200, "d"), (30, "d" * 200)])
+def test_folders_that_are_too_deep_are_refused_and_removed(
+    tmp_path: Path, depth: int, name: str
+) -> None:
+    code = f"for _ in range({depth}): os.mkdir({name!r}); os.chdir({name!r})"
+    run = Run(tmp_path, python(f"os.chdir(out)\n{code}"))
+    error = failure(run)
+    assert error.code is errors.HANDLER_OUTPUT_INVALID
+    assert "too deep" in error.message
+    remove_tree(run.scratch)
+    assert not run.scratch.exists()
+
+
+def test_a_tree_deeper_than_there_are_descriptors_can_be_removed(tmp_path: Path) -> None:
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    code = "for _ in range(900): os.mkdir('d'); os.chdir('d'); open('f', 'w')"
+    run = Run(tmp_path, python(code))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (400, limits[1]))
+    try:
+        run.act()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert sorted(os.listdir(run.scratch)) == ["log"]
 
 
 def test_a_result_with_another_name_is_copied_from_it(tmp_path: Path) -> None:

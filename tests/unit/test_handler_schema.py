@@ -1,6 +1,7 @@
 """JSON Schemas of handlers: what they refuse, with the place; and that nothing is ever fetched."""
 
 import json
+import signal
 import socketserver
 import threading
 from http.server import BaseHTTPRequestHandler
@@ -87,3 +88,14 @@ def test_schemas_of_an_older_draft_are_understood() -> None:
     schema = {"$schema": draft, "items": [{"type": "integer"}]}
     assert refusal(schema, ["a"]).at == "[0]"
     assert json.dumps(schema)
+
+
+def test_a_pattern_that_would_go_on_for_years_is_given_up() -> None:
+    schema = Schema({"properties": {"n": {"pattern": "^(a+)+$"}}})
+    schema.check({"n": "aaa"}, 0.2)
+    with pytest.raises(SpooldError) as caught:
+        schema.check({"n": "a" * 40 + "b"}, 0.2)
+    assert caught.value.code is errors.DROP_SCHEMA
+    assert "0.2 s of processor time" in caught.value.message
+    assert signal.getsignal(signal.SIGVTALRM) == signal.SIG_DFL
+    assert signal.getitimer(signal.ITIMER_VIRTUAL) == (0.0, 0.0)
