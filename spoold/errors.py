@@ -610,6 +610,28 @@ KEY_EXISTS = _code(
     "key-exists", "the site has a signing key", "`spoold keys generate --rotate` replaces it"
 )
 KEY_UNKNOWN = _code("key-unknown", "there is no such key", "see `spoold keys list`")
+BUNDLE_UNKNOWN = _code(
+    "bundle-unknown", "there is no such bundle in this spool", "see `spoold bundles list`"
+)
+BUNDLE_PINNED = _code(
+    "bundle-pinned",
+    "the bundle is pinned",
+    "`spoold bundles unpin` it first, if it may go",
+)
+BUNDLE_NEEDED = _code(
+    "bundle-needed",
+    "a job that is not final needs the bundle",
+    "wait until that one is final, or cancel it: `spoold jobs` lists it",
+    exit_status=Exit.LEFT_FOR_LATER,
+    transient=True,
+)
+RETENTION_BUSY = _code(
+    "retention-busy",
+    "another process is removing files of this spool",
+    "it takes seconds: try again",
+    exit_status=Exit.LEFT_FOR_LATER,
+    transient=True,
+)
 
 # --- bundles ------------------------------------------------------------------------------------
 _SEND_AGAIN = "it was damaged or changed on the way: ask the sender to send it again"

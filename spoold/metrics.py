@@ -140,6 +140,29 @@ class Metrics:
             registry=self._registry,
         )
 
+        self.removed = Counter(
+            "spoold_retention_removed",
+            "Files and restored bundles that retention has removed",
+            ("area",),
+            registry=self._registry,
+        )
+        self.removed_bytes = Counter(
+            "spoold_retention_removed_bytes",
+            "Sizes of the files among them",
+            registry=self._registry,
+        )
+        self.pruned = Counter(
+            "spoold_retention_pruned_jobs",
+            "Rows of finished jobs that retention has deleted",
+            registry=self._registry,
+        )
+        self.held = Gauge(
+            "spoold_retention_held_jobs",
+            "Jobs whose files are due and stay, at the last round",
+            ("reason",),
+            registry=self._registry,
+        )
+
     def text(self) -> bytes:
         """The exposition format."""
         return generate_latest(self._registry)

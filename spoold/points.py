@@ -51,6 +51,11 @@ POINTS: Final[Mapping[str, str]] = {
     "publish.6": "the link has its name under status/, the folder not synced",
     "publish.6.synced": "the folder is synced",
     "publish.7": "the row is final, scratch not removed",
+    # retention
+    "retain.renamed": "a published file is in trash/, its folder not synced",
+    "retain.synced": "the folders are synced, the rows still have the names",
+    "retain.given-up": "the names are given up, the trash not emptied",
+    "retain.rows": "names whose files are gone are given up, the jobs' rows still there",
     # maintenance and operators
     "disown": "what a dead worker had claimed and not begun is given back",
     "leave": "a dead worker's row is deleted, its jobs not taken back",

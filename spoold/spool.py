@@ -107,6 +107,11 @@ class Spool:
         return self.root / ".spoold/intake.lock"
 
     @property
+    def retention_lock(self) -> Path:
+        """The file whose flock makes a process the only one that removes published files."""
+        return self.root / ".spoold/retention.lock"
+
+    @property
     def public_key(self) -> Path:
         """This site's public key, PEM."""
         return self.root / "site.pub"

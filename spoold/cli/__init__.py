@@ -64,6 +64,9 @@ COMMANDS: Final = {
         _Entry("verify", "bundles:verify", "Check a bundle, every byte of it."),
         _Entry("resign", "bundles:resign", "Add this site's signature to a bundle."),
         _Entry("restore", "restoring:restore", "Verify a bundle and restore its files."),
+        _Entry(
+            "bundles", "bundle_store:bundles", "List, show, delete, pin, prune those of a spool."
+        ),
     ),
     "Other": (
         _Entry("schema", "schema:schema", "JSON Schemas of requests, statuses and manifests."),

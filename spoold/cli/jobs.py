@@ -104,10 +104,12 @@ def prune(
     Example: spoold jobs prune --older-than 90d
     Exit status: 0 done · 69 no database: no daemon runs · 78 no spool, bad configuration
     """
-    with queue("jobs prune", spool_path, config_path, settings) as (store, _):
+    from spoold.retention import prune_jobs
+
+    with queue("jobs prune", spool_path, config_path, settings) as (store, config):
         count = store.prunable(older_than) if dry_run else 0
         # Each batch is a commit of its own: vacuum can follow, and claims go on in between.
-        while not dry_run and (deleted := store.prune(older_than)):
+        while not dry_run and (deleted := prune_jobs(config.spool, store, older_than)):
             count += deleted
     if as_json:
         output.document({"would_prune" if dry_run else "pruned": count})

@@ -115,8 +115,6 @@ def load(
         gathered.warnings.append(
             "[intake] require_signed is for requests: drops of handlers carry no signature"
         )
-    if any(file.retention.model_dump().values()):
-        gathered.warnings.append("[retention] is set, but nothing is removed yet: do it by hand")
     return Config(
         spool=spool,
         path=found,

@@ -16,7 +16,7 @@ from spoold.connections.apis import ApiSettings, EndpointSettings
 from spoold.connections.databases import DatabaseSettings, QuerySettings
 from spoold.connections.recipes import RecipeSettings
 from spoold.connections.stores import StoreSettings
-from spoold.section import Duration, Name, Seconds, Section, Size, one_of
+from spoold.section import Count, Duration, Name, Seconds, Section, Size, one_of
 from spoold.sinks.sink import SinkSettings, kinds
 
 if TYPE_CHECKING:
@@ -206,11 +206,20 @@ class Log(Section):
 class Retention(Section):
     """How long finished things are kept; "0d" keeps them for ever."""
 
-    processed: Duration = Field(default=0, description="what stands in processed/")
-    failed: Duration = Field(default=0, description="what stands in failed/")
+    processed: Duration = Field(default=0, description="what stands in processed/, job by job")
+    failed: Duration = Field(default=0, description="what stands in failed/, job by job")
     status: Duration = Field(default=0, description="final status files in status/")
-    restored: Duration = Field(default=0, description="restored bundles")
-    jobs: Duration = Field(default=0, description="rows of finished jobs")
+    restored: Duration = Field(default=0, description="restored bundles, whole")
+    jobs: Duration = Field(default=0, description="rows of finished jobs; keys stay done")
+    bundles: Duration = Field(
+        default=0, description="bundles in processed/, with this or the next two by these alone"
+    )
+    bundles_keep: Count = Field(
+        default=0, description="so many bundles at most, without pinned ones; 0: any number"
+    )
+    bundles_bytes: Size = Field(
+        default=0, description="so large together at most, without pinned ones; 0: any size"
+    )
 
 
 class File(Section):

@@ -58,7 +58,7 @@ def toml_value(key: str, value: object) -> str:
         return str(value).lower()
     if isinstance(value, int) and key.endswith("_bytes"):
         return f'"{_largest(value, _SIZES) if value else "0B"}"'  # not 0TiB, which is true too
-    if isinstance(value, int) and key.startswith("retention."):
+    if isinstance(value, int) and key.startswith("retention.") and not key.endswith("_keep"):
         return f'"{_largest(value, _DURATIONS)}"'
     return _collection(value) if isinstance(value, list | dict) else str(value)
 

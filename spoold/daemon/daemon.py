@@ -26,7 +26,13 @@ from spoold.daemon.notify import notify
 from spoold.daemon.observe import Observer
 from spoold.daemon.once import Once
 from spoold.daemon.renewing import Renewer
-from spoold.daemon.wiring import Backend, intake_settings, worker_settings
+from spoold.daemon.retaining import Retaining
+from spoold.daemon.wiring import (
+    Backend,
+    intake_settings,
+    retention_settings,
+    worker_settings,
+)
 from spoold.errors import Exit, SpooldError
 from spoold.health import HealthServer
 from spoold.intake.loop import Intake
@@ -34,7 +40,9 @@ from spoold.metrics import Metrics
 from spoold.queue.database import Database
 from spoold.queue.job import State
 from spoold.queue.patience import patiently
+from spoold.queue.placed import Hold
 from spoold.queue.store import Store
+from spoold.retention import Round
 from spoold.spool import Spool
 from spoold.status import Host
 from spoold.trust import load_signer
@@ -81,6 +89,13 @@ class Daemon:
             backend.keep_alive,
             self._to_kill.append,
         )
+        self._retaining = Retaining(
+            tree,
+            self._store("spoold retention"),
+            retention_settings(config),
+            config.connections,
+            self._retained,
+        )
         self._own = self._store("spoold run")
         self._observer = Observer(
             tree,
@@ -117,6 +132,7 @@ class Daemon:
         threads = [
             self._thread("intake", self._intake.run),
             self._thread("maintenance", self._maintenance.run),
+            self._thread("retention", self._retaining.run),
             self._thread("status", self._renewer.ask),
         ]
         try:
@@ -230,6 +246,15 @@ class Daemon:
         return Store(database, self._spool, aging_seconds=self._settings.aging_seconds)
 
     # --- what is measured ---------------------------------------------------------------------
+
+    def _retained(self, done: Round) -> None:
+        """Take a round of retention into the metrics."""
+        for area, count in done.removed.files.items():
+            self._metrics.removed.labels(area).inc(count)
+        self._metrics.removed_bytes.inc(done.removed.bytes)
+        self._metrics.pruned.inc(done.rows)
+        for reason in Hold:
+            self._metrics.held.labels(reason).set(done.held[reason])
 
     def _count(self, published: Published) -> None:
         """Take a job that got its final status into the metrics."""

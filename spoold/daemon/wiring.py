@@ -19,6 +19,7 @@ from spoold.queue.database import Database
 from spoold.queue.job import RetryPolicy
 from spoold.queue.listen import Wakes
 from spoold.queue.patience import patiently
+from spoold.retention import RetentionSettings
 from spoold.sinks.files import LinkPolicy
 from spoold.spool import Spool
 from spoold.trust import load_signer
@@ -133,6 +134,11 @@ def worker_settings(config: Config) -> WorkerSettings:
         memory_bytes=config.workers.memory_bytes,
         cpu_seconds=config.workers.cpu_seconds,
     )
+
+
+def retention_settings(config: Config) -> RetentionSettings:
+    """What is kept how long."""
+    return RetentionSettings(**config.retention.model_dump())
 
 
 def action_settings(config: Config) -> ActionSettings:

@@ -168,7 +168,7 @@ class Planner:
         content = sign_document({**document, "files": _files(moves)}, self.signer)
         self.write_status(scratch, content)
         moves = [
-            replace(move, inode=(scratch / STATUS_FILE).lstat().st_ino)
+            _move(STATUS, scratch / STATUS_FILE, STATUS_FILE, (move.folder, move.name))
             if move.role == STATUS
             else move
             for move in moves
@@ -234,9 +234,15 @@ def shown(folder: str, name: bytes) -> str:
     return f"{folder}/{show_name(name)[0]}"
 
 
+def found_move(role: str, source: str, name: Name, found: os.stat_result) -> Move:
+    """The move of a file as it was found, to or at a name."""
+    device, inode, size = found.st_dev, found.st_ino, found.st_size
+    return Move(role, source, str(name[0]), name[1], device, inode, size, found.st_mtime_ns)
+
+
 def _move(role: str, path: Path | bytes, source: str, name: Name) -> Move:
     found = os.lstat(path)
-    return Move(role, source, str(name[0]), name[1], found.st_dev, found.st_ino, found.st_size)
+    return found_move(role, source, name, found)
 
 
 def _files(moves: Sequence[Move]) -> dict[str, str]:

@@ -27,12 +27,12 @@ from spoold.publish.plan import (
     shown,
     target_path,
 )
-from spoold.queue.job import Begun, Claim, Job, Publication, State
+from spoold.queue.job import Begun, Claim, Holder, Job, Publication, State
 from spoold.queue.patience import patiently
 from spoold.queue.rows import error_document
 from spoold.queue.store import Store
 from spoold.spool import Folder, Spool
-from spoold.status import Host
+from spoold.status import Host, status_name
 from spoold.trust import Signer
 
 _FSYNC_EACH: Final = 3  # so many jobs are fsynced file by file; of more, the file system is at once
@@ -177,7 +177,7 @@ class Publisher:
     def _names_of_others(self, job: Job, publication: Publication) -> set[Name]:
         """The names that earlier jobs have published under, even if their files are gone."""
         holders = {name: patiently(self._store.published_by, *name) for name in publication.names}
-        return {name for name, holder in holders.items() if holder and holder.id != job.id}
+        return {name for name, holder in holders.items() if holder and holder.job != job.id}
 
     # --- (3) to (7) -----------------------------------------------------------------------------
 
@@ -235,7 +235,8 @@ class Publisher:
         """Step (7)."""
         if not jobs:
             return
-        finished = patiently(self._store.finish_many, [ready.claim for ready in jobs])
+        answers = {ready.claim.id: status_name(ready.claim.job.drop_name) for ready in jobs}
+        finished = patiently(self._store.finish_many, [ready.claim for ready in jobs], answers)
         for ready in jobs:
             ready.published = ready.claim.id in finished
             ready.lost = not ready.published
@@ -253,22 +254,22 @@ class Publisher:
             if not one.folder.startswith(Folder.RESTORED):
                 continue
             holder = self._holder(one)
-            if holder is not None and holder.id == job.id:
+            if holder is not None and holder.job == job.id:
                 continue
             where = shown(one.folder, one.name)
-            if holder is not None and _manifest(holder.outcome) != _manifest({"result": result}):
-                return SpooldError(errors.BUNDLE_ID_TAKEN, f"{where} is of job {holder.id}")
+            if holder is not None and holder.manifest_sha256 not in {None, _manifest(result)}:
+                return SpooldError(errors.BUNDLE_ID_TAKEN, f"{where} is of job {holder.job}")
             if os.path.lexists(target_path(self._tree, one.folder, one.name)):
                 return SpooldError(errors.RESTORED_EXISTS, f"{where} is there")
             if holder is not None:
                 self._give_up(holder, one)
         return None
 
-    def _holder(self, made: Made) -> Job | None:
+    def _holder(self, made: Made) -> Holder | None:
         return patiently(self._store.published_by, made.folder, made.name)
 
-    def _give_up(self, holder: Job, made: Made) -> None:
-        patiently(self._store.unpublish, holder.id, made.folder, made.name)
+    def _give_up(self, holder: Holder, made: Made) -> None:
+        patiently(self._store.unpublish, holder.job, made.folder, made.name)
 
     def _recorded(self, job: Job) -> Publication | None:
         """What a claimed job's row records; None where it has no document, or an overtaken one."""
@@ -298,6 +299,5 @@ def _parsed(content: bytes) -> Document:
     return document
 
 
-def _manifest(outcome: Document | None) -> object:
-    result = outcome.get("result") if outcome else None
-    return result.get("manifest_sha256") if isinstance(result, Mapping) else None
+def _manifest(result: Document | None) -> object:
+    return result.get("manifest_sha256") if result else None

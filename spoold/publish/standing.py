@@ -20,6 +20,7 @@ from spoold.publish.plan import (
     STATUS_FILE,
     Ending,
     Name,
+    found_move,
     log_name,
     shown,
     target_path,
@@ -50,14 +51,20 @@ class Standing:
     def publication(self, tree: Spool, job: Job, taken: Collection[Name]) -> Publication:
         """What the job's row is to record; the link under `status/` may be all that is left."""
         names = names_of(self.document)
-        moves = []
-        with suppress(FileNotFoundError):
-            if not self.linked:
-                found = os.lstat(target_path(tree, *names[STATUS]))
-                size, inode, device = found.st_size, found.st_ino, found.st_dev
-                moves.append(Move(STATUS, STATUS_FILE, *names[STATUS], device, inode, size))
+        standing: dict[str, Move] = {}
+        for role, name in names.items():
+            with suppress(FileNotFoundError):
+                source = STATUS_FILE if role == STATUS else ""
+                standing[role] = found_move(role, source, name, os.lstat(target_path(tree, *name)))
+        to_link = STATUS in standing and not self.linked
         reserved = tuple(name for name in names.values() if name not in taken)
-        return Publication(self.ending.outcome(), self.content, tuple(moves), reserved)
+        return Publication(
+            self.ending.outcome(),
+            self.content,
+            (standing[STATUS],) if to_link else (),
+            reserved,
+            tuple(standing.values()),
+        )
 
 
 def find(tree: Spool, signer: Signer, job: Job) -> Standing | None:

@@ -12,6 +12,7 @@ from spoold import errors
 from spoold.errors import SpooldError
 from spoold.postgres import COPY_HINT, Place
 from spoold.queue.database import Database
+from spoold.queue.rows import to_bigint
 from spoold.spool import Spool
 
 
@@ -40,8 +41,8 @@ def bind(
             "spool": identity.spool,
             "site": site,
             "path": place.path.encode("utf-8", "backslashreplace").decode(),
-            "device": _signed(place.device),
-            "inode": _signed(place.inode),
+            "device": to_bigint(place.device),
+            "inode": to_bigint(place.inode),
         },
     )
     if identity.database is None or Mismatch.DATABASE in found:
@@ -87,8 +88,8 @@ def mismatches(database: Database, spool: Spool) -> dict[Mismatch, SpooldError]:
     here = Place.of(spool)
     mine = Place(
         here.path.encode("utf-8", "backslashreplace").decode(),
-        _signed(here.device),
-        _signed(here.inode),
+        to_bigint(here.device),
+        to_bigint(here.inode),
     )
     if bound is not None and not Place(*bound).is_tree_of(mine):
         found[Mismatch.PLACE] = SpooldError(
@@ -103,8 +104,3 @@ def _refuse(found: dict[Mismatch, SpooldError], accept: Collection[Mismatch]) ->
     for mismatch, error in found.items():
         if mismatch not in accept:
             raise error
-
-
-def _signed(number: int) -> int:
-    # bigint is signed; st_dev and st_ino are 64 bits without a sign.
-    return number - (1 << 64) if number >= 1 << 63 else number

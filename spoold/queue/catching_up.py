@@ -13,6 +13,7 @@ import psycopg
 from spoold.canonical import Document
 from spoold.queue.database import Database
 from spoold.queue.job import Publication
+from spoold.queue.reserving import Publisher, reservations
 from spoold.queue.rows import dump, dump_moves
 
 # A row that is made again is only published; these say how it would have been run.
@@ -44,6 +45,7 @@ def decide(database: Database, spool: uuid.UUID, decided: Decided) -> bool:
     sha256 = document["drop_sha256"]
     attempts, most = document["attempt"], document["max_attempts"]
     attempt = attempts if isinstance(attempts, int) else 0
+    action = document["action"] if isinstance(document["action"], str) else None
     parameters: dict[str, object] = {
         "spool": spool,
         "job": decided.id,
@@ -51,7 +53,7 @@ def decide(database: Database, spool: uuid.UUID, decided: Decided) -> bool:
         "drop_name": decided.drop_name,
         "drop_sha256": bytes.fromhex(sha256) if isinstance(sha256, str) else None,
         "drop_bytes": decided.drop_bytes,
-        "action": document["action"],
+        "action": action,
         "priority": _PRIORITY,
         "correlation_id": document["correlation_id"],
         "admitted_at": document["admitted_at"],
@@ -62,8 +64,7 @@ def decide(database: Database, spool: uuid.UUID, decided: Decided) -> bool:
         "outcome": dump(publication.outcome),
         "final_document": publication.final_document,
         "sources": dump_moves(publication.sources),
-        "folders": [folder for folder, _ in publication.names],
-        "names": [name for _, name in publication.names],
+        **reservations([(Publisher(decided.id, action, decided.drop_name), publication)]),
     }
     for kept in (True, False):
         given = {"dedup_key": key, "request_sha256": request_sha256, "keep_key": kept}

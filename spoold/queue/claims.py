@@ -5,7 +5,7 @@ told so: that is a result here, never an exception.
 """
 
 import uuid
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import psycopg
 
@@ -20,6 +20,7 @@ from spoold.queue.job import (
     Publication,
     Waiting,
 )
+from spoold.queue.reserving import Publisher, reservations
 from spoold.queue.rows import dump, dump_moves, job_from
 from spoold.queue.waiters import Keyed, done, holder, resolve
 
@@ -140,11 +141,20 @@ def _publishing(
     return [Begun.BEGUN if claim.id in begun else Begun.LOST for claim, _ in batch]
 
 
-def finish(database: Database, spool: uuid.UUID, claims: Sequence[Claim]) -> frozenset[uuid.UUID]:
-    """End jobs as their outcomes say, and decide about who waits for them; the ids now final."""
+def finish(
+    database: Database,
+    spool: uuid.UUID,
+    claims: Sequence[Claim],
+    answers: Mapping[uuid.UUID, bytes],
+) -> frozenset[uuid.UUID]:
+    """End jobs as their outcomes say, and decide about who waits for them; the ids now final.
+
+    `answers` are the names of their final statuses under `status/`.
+    """
     # In the order of ids, as everybody locks rows.
     claims = sorted(claims, key=lambda claim: claim.id)
-    parameters = {"spool": spool, **_fences(claims)}
+    names = [answers.get(claim.id) for claim in claims]
+    parameters = {"spool": spool, **_fences(claims), "answers": names}
 
     def attempt() -> set[uuid.UUID]:
         ended = {row[0] for row in database.rows("finish", parameters)}
@@ -189,13 +199,10 @@ def _fences(claims: Sequence[Claim]) -> dict[str, object]:
 
 
 def _publications(batch: Sequence[tuple[Claim, Publication]]) -> dict[str, object]:
-    names = [(claim.id, *name) for claim, publication in batch for name in publication.names]
     return {
         **_fences([claim for claim, _ in batch]),
         "outcomes": [dump(publication.outcome) for _, publication in batch],
         "final_documents": [publication.final_document for _, publication in batch],
         "sources": [dump_moves(publication.sources) for _, publication in batch],
-        "owners": [job for job, _, _ in names],
-        "folders": [folder for _, folder, _ in names],
-        "names": [name for _, _, name in names],
+        **reservations((Publisher.of(claim.job), publication) for claim, publication in batch),
     }

@@ -18,6 +18,7 @@ from spoold.errors import SpooldError
 from spoold.postgres import connect, database_errors
 from spoold.postgres.connection import Connection
 from spoold.queue.rows import JOB_COLUMNS
+from spoold.queue.tree_rows import BUNDLE_COLUMNS, PLACED_COLUMNS
 
 Parameters = Mapping[str, object]
 T = TypeVar("T")
@@ -27,12 +28,18 @@ _DEADLOCK_TRIES: Final = 5
 
 def _load() -> dict[str, bytes]:
     text = files("spoold.queue").joinpath("queries.sql").read_text(encoding="utf-8")
-    columns = ", ".join(f"job.{name}" for name in JOB_COLUMNS)
+    columns = {
+        "{job}": ", ".join(f"job.{name}" for name in JOB_COLUMNS),
+        "{bundle}": ", ".join(BUNDLE_COLUMNS),
+        "{placed}": ", ".join(PLACED_COLUMNS),
+    }
     statements = {}
     for part in re.split(r"^-- name: ", text, flags=re.MULTILINE)[1:]:
         name, _, body = part.partition("\n")
         lines = [line for line in body.splitlines() if not line.startswith("--")]
-        statement = "\n".join(lines).strip().removesuffix(";").replace("{job}", columns)
+        statement = "\n".join(lines).strip().removesuffix(";")
+        for placeholder, listed in columns.items():
+            statement = statement.replace(placeholder, listed)
         assert name not in statements, name
         statements[name] = statement.encode()
     return statements

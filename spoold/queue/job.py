@@ -231,8 +231,8 @@ class Move:
     """One planned rename of a publication.
 
     `source` is a name in the job's scratch folder, empty for the drop itself; `folder` a path
-    relative to the spool and `name` the name in it. `device` and `inode` prove afterwards that what
-    stands there is what was meant.
+    relative to the spool and `name` the name in it. `device`, `inode`, `size` and `mtime_ns` prove
+    afterwards that what stands there is what was meant.
     """
 
     role: str
@@ -242,6 +242,7 @@ class Move:
     device: int
     inode: int
     size: int
+    mtime_ns: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,13 +250,23 @@ class Publication:
     """What the step to `publishing` makes durable, before the first rename.
 
     `outcome` is {"state", "result", "error", "warnings"}; `names` are the (folder, name) pairs
-    that must not belong to any other job.
+    that must not belong to any other job; `standing` are moves that were made before, by a job that
+    its row had forgotten.
     """
 
     outcome: Document
     final_document: bytes
     sources: tuple[Move, ...]
     names: tuple[tuple[str, bytes], ...]
+    standing: tuple[Move, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """Whose a published name is; `manifest_sha256` of the bundle that its job made or restored."""
+
+    job: uuid.UUID
+    manifest_sha256: str | None
 
 
 class Begun(enum.StrEnum):

@@ -217,10 +217,13 @@ with begun as (
     and job.worker = given.worker and job.state = 'running'
   returning job.id
 ), named as (
-  insert into spoold.published (spool, folder, name, job)
-  select %(spool)s, given.folder, given.name, begun.id
-  from begun join unnest(%(owners)b::uuid[], %(folders)b::text[], %(names)b::bytea[])
-    as given(job, folder, name) on given.job = begun.id
+  insert into spoold.published (spool, folder, name, job, role, area, inode, size, mtime_ns)
+  select %(spool)s, given.folder, given.name, begun.id, given.role, given.area, given.inode,
+    given.size, given.mtime_ns
+  from begun join unnest(%(owners)b::uuid[], %(folders)b::text[], %(names)b::bytea[],
+      %(roles)b::text[], %(areas)b::text[], %(inodes)b::bigint[], %(sizes)b::bigint[],
+      %(mtimes)b::bigint[])
+    as given(job, folder, name, role, area, inode, size, mtime_ns) on given.job = begun.id
 )
 select id from begun;
 
@@ -246,9 +249,12 @@ returning job.id;
 delete from spoold.published where job = any(%(amended)b::uuid[]);
 
 -- name: reserve
-insert into spoold.published (spool, folder, name, job)
-select %(spool)s, given.folder, given.name, given.job
-from unnest(%(owners)b::uuid[], %(folders)b::text[], %(names)b::bytea[]) as given(job, folder, name)
+insert into spoold.published (spool, folder, name, job, role, area, inode, size, mtime_ns)
+select %(spool)s, given.folder, given.name, given.job, given.role, given.area, given.inode,
+  given.size, given.mtime_ns
+from unnest(%(owners)b::uuid[], %(folders)b::text[], %(names)b::bytea[], %(roles)b::text[],
+    %(areas)b::text[], %(inodes)b::bigint[], %(sizes)b::bigint[], %(mtimes)b::bigint[])
+  as given(job, folder, name, role, area, inode, size, mtime_ns)
 where given.job = any(%(amended)b::uuid[]);
 
 -- name: defer_publishing
@@ -260,16 +266,40 @@ where spool = %(spool)s and id = %(job)s and epoch = %(epoch)s and worker = %(wo
 returning id;
 
 -- name: finish
+-- The catalogue's rows are made of what the job's own says: no other statement, and nothing at all
+-- for jobs that are no bundles. The answer under status/ takes over the name from an earlier job.
 with ended as (
   update spoold.job set state = job.outcome ->> 'state', finished_at = now(), worker = null
-  from unnest(%(jobs)b::uuid[], %(epochs)b::int[], %(workers)b::uuid[]) as given(job, epoch, worker)
+  from unnest(%(jobs)b::uuid[], %(epochs)b::int[], %(workers)b::uuid[], %(answers)b::bytea[])
+    as given(job, epoch, worker, answer)
   where job.spool = %(spool)s and job.id = given.job and job.epoch = given.epoch
     and job.worker = given.worker and job.state = 'publishing' and job.final_document is not null
-  returning job.id, job.spool, job.state, job.dedup_key, job.request_sha256
+  returning job.id, job.spool, job.state, job.dedup_key, job.request_sha256, job.action,
+    job.outcome -> 'result' as result, given.answer
 ), kept as (
   insert into spoold.done (spool, dedup_key, request_sha256, job)
   select spool, dedup_key, request_sha256, id from ended
   where state = 'succeeded' and dedup_key is not null
+  on conflict do nothing
+), answered as (
+  insert into spoold.published (spool, folder, name, job, role, area)
+  select spool, 'status', answer, id, 'answer', 'status' from ended where answer is not null
+  on conflict (spool, folder, name) do update set job = excluded.job, at = excluded.at
+), catalogued as (
+  insert into spoold.bundle (spool, job, bundle_id, manifest_sha256, from_site, received, folder,
+    name, bytes, entries, created_at)
+  select ended.spool, ended.id,
+    coalesce(ended.result ->> 'bundle_id',
+      regexp_replace(ended.result ->> 'bundle', '\.tar\.(zst|gz)$', ''), ''),
+    decode(ended.result ->> 'manifest_sha256', 'hex'),
+    coalesce(ended.result ->> 'from',
+      (select site from spoold.spool where spool.id = ended.spool), ''),
+    ended.action = 'rehydrate', file.folder, file.name,
+    coalesce(file.size, (ended.result ->> 'bytes')::bigint, 0),
+    coalesce((ended.result ->> 'entries')::bigint, 0), now()
+  from ended join spoold.published as file on file.job = ended.id and file.area = 'bundles'
+  where ended.state = 'succeeded' and ended.action in ('bundle', 'rehydrate')
+    and ended.result ->> 'manifest_sha256' is not null
   on conflict do nothing
 )
 select id from ended;
@@ -403,15 +433,19 @@ select count(*) from spoold.job
 where spool = %(spool)s and finished_at < now() - make_interval(secs => %(seconds)s::float8);
 
 -- name: prune
--- In small batches: one large one would hold back vacuum for all.
+-- In small batches: one large one would hold back vacuum for all. Names in the tree are given up when
+-- their files go.
 with old as (
   select id from spoold.job
   where spool = %(spool)s and finished_at < now() - make_interval(secs => %(seconds)s::float8)
   order by finished_at limit %(limit)s for update skip locked
-), names as (
-  delete from spoold.published using old where published.job = old.id
 )
 delete from spoold.job using old where job.id = old.id returning job.id;
+
+-- name: next_to_prune
+select id from spoold.job
+where spool = %(spool)s and finished_at < now() - make_interval(secs => %(seconds)s::float8)
+order by finished_at limit %(limit)s;
 
 -- name: erase
 -- Never of a spool that a tree is bound to.
@@ -424,6 +458,8 @@ with unbound as (
   delete from spoold.worker using unbound where worker.spool = unbound.spool
 ), keys as (
   delete from spoold.done using unbound where done.spool = unbound.spool
+), bundles as (
+  delete from spoold.bundle using unbound where bundle.spool = unbound.spool
 )
 delete from spoold.published using unbound where published.spool = unbound.spool;
 
@@ -485,9 +521,13 @@ select state, count(*) from spoold.job
 where spool = %(spool)s and finished_at >= %(moment)s group by state;
 
 -- name: published_by
-select {job} from spoold.job where spool = %(spool)s and id = (
-  select job from spoold.published
-  where spool = %(spool)s and folder = %(folder)s and name = %(name)s);
+-- The job's row may be pruned; the catalogue still knows the bundle.
+select published.job,
+  coalesce(job.outcome -> 'result' ->> 'manifest_sha256', encode(bundle.manifest_sha256, 'hex'))
+from spoold.published
+  left join spoold.job on job.id = published.job
+  left join spoold.bundle on bundle.spool = published.spool and bundle.job = published.job
+where published.spool = %(spool)s and published.folder = %(folder)s and published.name = %(name)s;
 
 -- name: unpublish
 delete from spoold.published
@@ -528,9 +568,12 @@ where job.spool = excluded.spool and job.finished_at is null and job.final_docum
 returning id;
 
 -- name: reserve_free
-insert into spoold.published (spool, folder, name, job)
-select %(spool)s, given.folder, given.name, %(job)s
-from unnest(%(folders)b::text[], %(names)b::bytea[]) as given(folder, name)
+insert into spoold.published (spool, folder, name, job, role, area, inode, size, mtime_ns)
+select %(spool)s, given.folder, given.name, %(job)s, given.role, given.area, given.inode,
+  given.size, given.mtime_ns
+from unnest(%(folders)b::text[], %(names)b::bytea[], %(roles)b::text[], %(areas)b::text[],
+    %(inodes)b::bigint[], %(sizes)b::bigint[], %(mtimes)b::bigint[])
+  as given(folder, name, role, area, inode, size, mtime_ns)
 on conflict do nothing;
 
 -- name: raise_epoch
@@ -581,3 +624,110 @@ select coalesce(max(number), 0) from spoold.migration;
 
 -- name: migrated
 insert into spoold.migration (number, name, sha256) values (%(number)s, %(name)s, %(sha256)s);
+
+-- name: bundles
+-- One index gives the order, with or without a site; what was removed is not in it.
+select {bundle} from spoold.bundle
+where spool = %(spool)s and removed_at is null and (created_at, job) < (%(before)s, %(job)s)
+order by created_at desc, job desc limit %(limit)s;
+
+-- name: bundles_from
+select {bundle} from spoold.bundle
+where spool = %(spool)s and removed_at is null and from_site = %(site)s
+  and (created_at, job) < (%(before)s, %(job)s)
+order by created_at desc, job desc limit %(limit)s;
+
+-- name: bundles_called
+-- The newest first, those that were removed after those that stand.
+select {bundle} from spoold.bundle
+where spool = %(spool)s and (bundle_id = %(text)s or job = %(job)s)
+order by removed_at is null desc, created_at desc limit %(limit)s;
+
+-- name: bundles_ending
+select {bundle} from spoold.bundle
+where spool = %(spool)s and right(bundle_id, 12) = %(text)s
+order by removed_at is null desc, created_at desc limit %(limit)s;
+
+-- name: bundles_beginning
+select {bundle} from spoold.bundle
+where spool = %(spool)s and bundle_id >= %(text)s and bundle_id < %(beyond)s
+order by removed_at is null desc, created_at desc limit %(limit)s;
+
+-- name: pin
+update spoold.bundle set pinned = %(pinned)s
+where spool = %(spool)s and job = %(job)s and removed_at is null
+returning job;
+
+-- name: standing_bundles
+-- Those that retention may count and remove.
+select count(*), coalesce(sum(bytes), 0)::bigint from spoold.bundle
+where spool = %(spool)s and removed_at is null and not pinned;
+
+-- name: due
+-- Jobs that have names in an area since long, the oldest first.
+select distinct at, job from spoold.published
+where spool = %(spool)s and area = %(area)s
+  and at < now() - make_interval(secs => %(seconds)s::float8)
+  and (at, job) > (%(after)s, %(job)s)
+order by at, job limit %(limit)s;
+
+-- name: held
+-- Jobs whose files something still speaks of: they are not final, another one's answer is theirs,
+-- or is to be. (A pinned bundle is the next statement's.)
+select id, 'unfinished' from spoold.job where id = any(%(jobs)b::uuid[]) and finished_at is null
+union all
+select waits_for, 'unfinished' from spoold.job
+where waits_for = any(%(jobs)b::uuid[])
+union all
+select (outcome -> 'result' ->> 'duplicate_of')::uuid, 'duplicate' from spoold.job
+where spool = %(spool)s and outcome ->> 'state' = 'duplicate'
+  and outcome -> 'result' ->> 'duplicate_of' = any(%(texts)b::text[])
+  and (finished_at is null
+    or finished_at > now() - make_interval(secs => %(seconds)s::float8));
+
+-- name: pinned
+select job, 'pinned' from spoold.bundle
+where spool = %(spool)s and job = any(%(jobs)b::uuid[]) and pinned;
+
+-- name: placed
+select {placed} from spoold.published
+where spool = %(spool)s and job = any(%(jobs)b::uuid[]) and area = any(%(areas)b::text[])
+order by at, job, role = 'status', role;
+
+-- name: placed_at
+select {placed} from spoold.published
+where spool = %(spool)s and folder = %(folder)s and name = any(%(names)b::bytea[]);
+
+-- name: all_placed
+select {placed} from spoold.published
+where spool = %(spool)s and (folder, name) > (%(folder)s, %(name)s)
+order by folder, name limit %(limit)s;
+
+-- name: give_up
+-- The names are free again; a bundle whose file is gone is marked.
+with freed as (
+  delete from spoold.published
+  using unnest(%(owners)b::uuid[], %(folders)b::text[], %(names)b::bytea[]) as given(job, folder, name)
+  where published.spool = %(spool)s and published.folder = given.folder
+    and published.name = given.name and published.job = given.job
+  returning published.job, published.folder, published.name, published.area
+)
+update spoold.bundle set removed_at = now(), pinned = false
+from freed
+where bundle.spool = %(spool)s and bundle.job = freed.job and freed.area = 'bundles'
+  and bundle.folder = freed.folder and bundle.name = freed.name and bundle.removed_at is null;
+
+-- name: found_again
+-- A copied tree has other inodes.
+update spoold.published set inode = given.inode, size = given.size, mtime_ns = given.mtime_ns
+from unnest(%(owners)b::uuid[], %(folders)b::text[], %(names)b::bytea[], %(inodes)b::bigint[],
+    %(sizes)b::bigint[], %(mtimes)b::bigint[]) as given(job, folder, name, inode, size, mtime_ns)
+where published.spool = %(spool)s and published.folder = given.folder
+  and published.name = given.name and published.job = given.job;
+
+-- name: reading
+-- Unfinished requests that name paths beneath roots, page by page through the index of their names.
+select drop_name, action, request from spoold.job
+where spool = %(spool)s and finished_at is null and drop_name > %(after)s
+  and request is not null and action = any(%(actions)b::text[])
+order by drop_name limit %(limit)s;

@@ -50,10 +50,21 @@ def dump_moves(moves: Sequence[Move]) -> str:
                 "device": move.device,
                 "inode": move.inode,
                 "size": move.size,
+                "mtime_ns": move.mtime_ns,
             }
             for move in moves
         ]
     )
+
+
+def to_bigint(number: int) -> int:
+    """64 bits without a sign, as the database's signed ones."""
+    return number - (1 << 64) if number >= 1 << 63 else number
+
+
+def from_bigint(number: int) -> int:
+    """The same the other way round."""
+    return number + (1 << 64) if number < 0 else number
 
 
 def outcome(
@@ -91,6 +102,7 @@ def _move(document: Mapping[str, str | int]) -> Move:
         device=int(document["device"]),
         inode=int(document["inode"]),
         size=int(document["size"]),
+        mtime_ns=int(document.get("mtime_ns", 0)),
     )
 
 

@@ -25,6 +25,7 @@ from spoold.queue.job import (
     Begun,
     Cancelled,
     Claim,
+    Holder,
     Job,
     KeyAnswer,
     Move,
@@ -178,13 +179,18 @@ class Store:
             delay_seconds=delay_seconds,
         )
 
-    def finish(self, claim: Claim) -> bool:
-        """End a published job as its outcome says; False if the lease is lost."""
-        return claim.id in self.finish_many([claim])
+    def finish(self, claim: Claim, answer: bytes | None = None) -> bool:
+        """End a published job as its outcome says; False if the lease is lost.
 
-    def finish_many(self, batch: Sequence[Claim]) -> frozenset[uuid.UUID]:
+        `answer` is the name of its final status under `status/`.
+        """
+        return claim.id in self.finish_many([claim], {claim.id: answer} if answer else {})
+
+    def finish_many(
+        self, batch: Sequence[Claim], answers: Mapping[uuid.UUID, bytes] | None = None
+    ) -> frozenset[uuid.UUID]:
         """End several jobs in one commit; the ids of those that are final now."""
-        return claims.finish(self.database, self.spool, batch)
+        return claims.finish(self.database, self.spool, batch, answers or {})
 
     # --- maintenance ----------------------------------------------------------------------------
 
@@ -210,8 +216,16 @@ class Store:
         assert row is not None
         return int(row[0])
 
+    def next_to_prune(self, older_than_seconds: float, limit: int = 5000) -> list[uuid.UUID]:
+        """The jobs that `prune` would delete."""
+        parameters = self._with(seconds=older_than_seconds, limit=limit)
+        return [row[0] for row in self.database.rows("next_to_prune", parameters)]
+
     def prune(self, older_than_seconds: float, limit: int = 5000) -> int:
-        """Delete jobs that ended so long ago; their keys stay done. Call again while it deletes."""
+        """Delete jobs that ended so long ago; their keys stay done, and their names reserved.
+
+        Call again while it deletes.
+        """
         return len(self.database.rows("prune", self._with(seconds=older_than_seconds, limit=limit)))
 
     def erase(self) -> None:
@@ -339,9 +353,10 @@ class Store:
         rows = self.database.rows("ended_since", self._with(moment=moment))
         return {State(state): count for state, count in rows}
 
-    def published_by(self, folder: str, name: bytes) -> Job | None:
-        """The job that a published name belongs to."""
-        return self._one("published_by", folder=folder, name=name)
+    def published_by(self, folder: str, name: bytes) -> Holder | None:
+        """The job that a published name belongs to; its row may be gone."""
+        row = self.database.row("published_by", self._with(folder=folder, name=name))
+        return None if row is None else Holder(*row)
 
     def unpublish(self, job: uuid.UUID, folder: str, name: bytes) -> bool:
         """Give up one name of a job whose file is gone; False if it had none."""

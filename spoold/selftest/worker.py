@@ -76,10 +76,12 @@ class _StallingStore(Store):
         self._stall()
         return begun
 
-    def finish_many(self, batch: Sequence[Claim]) -> frozenset[uuid.UUID]:
+    def finish_many(
+        self, batch: Sequence[Claim], answers: Mapping[uuid.UUID, bytes] | None = None
+    ) -> frozenset[uuid.UUID]:
         """As ever, when everything is in its place."""
         self._stall()
-        return super().finish_many(batch)
+        return super().finish_many(batch, answers)
 
 
 class Worker:

@@ -29,7 +29,7 @@ import structlog
 from spoold.actions import ACTIONS
 from spoold.canonical import Document
 from spoold.publish import LOG_FILE, Ending, standing
-from spoold.publish.plan import DROP, LOG, STATUS, STATUS_FILE, Name, target_path
+from spoold.publish.plan import DROP, LOG, STATUS, STATUS_FILE, Name, found_move, target_path
 from spoold.queue.catching_up import Decided
 from spoold.queue.job import Move, Publication, State
 from spoold.queue.store import Store
@@ -158,8 +158,7 @@ def _move(role: str, name: Name, paths: Iterable[bytes]) -> Move | None:
     """The move of a file as it stands; None for one that a consumer has taken meanwhile."""
     for path in paths:
         with suppress(OSError):
-            at = os.lstat(path)
-            return Move(role, _SOURCES.get(role, ""), *name, at.st_dev, at.st_ino, at.st_size)
+            return found_move(role, _SOURCES.get(role, ""), name, os.lstat(path))
     return None
 
 

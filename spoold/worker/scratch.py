@@ -15,12 +15,16 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+import structlog
+
 from spoold import points, spool
 from spoold.publish.plan import STATUS_FILE
 from spoold.queue.job import FINAL, Claim, State
 from spoold.queue.store import Store
 from spoold.sinks.remove import remove_tree
 from spoold.spool import Folder, Spool
+
+log = structlog.get_logger()
 
 _NAME = re.compile(r"([0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[0-9a-f]{4}-[0-9a-f]{12})\.([0-9]+)")
 
@@ -129,10 +133,21 @@ def sweep(tree: Spool, store: Store) -> int:
         if gone:
             discard(tree, scratch)
             removed += 1
+    _empty_trash(tree)
+    return removed
+
+
+def _empty_trash(tree: Spool) -> None:
+    """What cannot be removed stops nothing else, and is tried again by the next sweep."""
+    failed: OSError | None = None
     with suppress(FileNotFoundError):
         for entry in os.scandir(tree.folder(Folder.TRASH)):
-            remove_tree(Path(entry.path))
-    return removed
+            try:
+                remove_tree(entry.path)
+            except OSError as error:
+                failed = error
+    if failed is not None:
+        log.warning("trash.not-removed", error=str(failed))
 
 
 def _path(tree: Spool, claim: Claim) -> Path:

@@ -24,10 +24,11 @@ from spoold import cli, config, daemon, points
 from spoold.actions import MODELS
 from spoold.config import Config
 from spoold.daemon.once import Once
-from spoold.daemon.wiring import intake_settings, worker_settings
+from spoold.daemon.wiring import intake_settings, retention_settings, worker_settings
 from spoold.intake.loop import Intake
 from spoold.queue.database import Database
 from spoold.queue.store import Store
+from spoold.retention import Retention
 from spoold.spool import Spool
 from spoold.trust import load_signer
 from spoold.worker import supervisor
@@ -153,6 +154,14 @@ def run_worker(root: str) -> int:
     return 0
 
 
+def run_retention(root: str) -> int:
+    """One round of retention."""
+    here = _Here(root)
+    settings = retention_settings(here.config)
+    Retention(here.tree, here.store("retention"), settings, here.config.connections).round()
+    return 0
+
+
 def run_command(*arguments: str) -> int:
     """One command of the program."""
     sys.argv = ["spoold", *arguments]
@@ -163,6 +172,7 @@ TASKS: dict[str, Callable[..., int]] = {
     "daemon": run_daemon,
     "intake": run_intake,
     "worker": run_worker,
+    "retention": run_retention,
     "command": run_command,
 }
 

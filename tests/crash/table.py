@@ -165,8 +165,9 @@ class Table:
             done = "select job from spoold.done where spool = %s and dedup_key = %s"
             assert self._rows(done, job.spool, job.dedup_key) == [(job.id,)]
         names = {*status["files"].values(), str(beside.relative_to(self.tree.root))}
+        answers = {f"status/{self._status_path(answer.drop).name}"} if newest else set()
         rows = self._rows("select folder, name from spoold.published where job = %s", job.id)
-        assert {f"{folder}/{name.decode()}" for folder, name in rows} == names
+        assert {f"{folder}/{name.decode()}" for folder, name in rows} == names | answers
         return names
 
     def _verified(self, document: bytes) -> dict[str, Any]:

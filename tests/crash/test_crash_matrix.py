@@ -29,6 +29,7 @@ from tests.crash.scene import (
     restore_drop,
 )
 from tests.crash.table import Answer
+from tests.crash.test_retention import RETAIN
 from tests.sites import request
 
 # --- the kinds --------------------------------------------------------------------------------
@@ -297,7 +298,7 @@ def calling_all_workers(scene: Scene) -> Iterator[None]:
 
 def test_no_point_is_left_out() -> None:
     passed = {point for kind in KINDS.values() for point in kind.passes}
-    assert passed | {*AFTER, *AGAIN, *HAS_FAILED, *WAITS, *BESIDE, "cancel"} == set(POINTS)
+    assert passed | {*AFTER, *AGAIN, *HAS_FAILED, *WAITS, *BESIDE, *RETAIN, "cancel"} == set(POINTS)
 
 
 # --- several jobs in one step -----------------------------------------------------------------

@@ -25,7 +25,7 @@ from tests.crash.scene import (
 )
 from tests.sites import request
 
-TABLES = ("job", "worker", "done", "published")
+TABLES = ("job", "worker", "done", "published", "bundle")
 FINISHED = "finished"
 FEW = ("publish.4", FINISHED)
 """The points of every kind; the others only of one, but for every night."""
