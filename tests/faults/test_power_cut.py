@@ -138,6 +138,8 @@ def recover(machine: Machine, cut: Cut) -> None:
     daemon = machine.start()
     names = set(cut.before.dropped) | {path.name for path in machine.inbox.iterdir()}
     statuses = {name: machine.final(name) for name in names}
+    # The row follows its answer.
+    wait_until(lambda: all(row["finished_at"] for row in machine.jobs()), DEADLINE_SECONDS)
     rows = machine.jobs()
     wait_until(lambda: machine.leftovers() == [], 10)
     # 143: all was done before the cut, so that it is told to stop while it still starts.
