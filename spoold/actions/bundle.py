@@ -53,7 +53,7 @@ from spoold.spool import Folder
 
 _MAX_SLUG = 80
 # Of a source in a request: where an error names one, the request says which source it is.
-_FIELDS: Final = frozenset({"root", "path", "query", "parameters", "endpoint", "store"})
+_FIELDS: Final = frozenset(name for kind in kinds().values() for name in kind.Spec.model_fields)
 
 if TYPE_CHECKING:
     AnySpec: TypeAlias = SourceSpec
