@@ -313,6 +313,49 @@ ROWS_TOO_MANY = _code(
     "there are more rows than max_rows",
     "ask for less, or raise max_rows in spoold.toml",
 )
+API_AWAY = _code(
+    "api-away",
+    "the API gave no answer that can be used, though it was asked several times",
+    "see whether it is up; the job is tried again by itself",
+    transient=True,
+)
+API_SLOW = _code(
+    "api-slow",
+    "the API's answers took longer than [apis] time_limit_seconds",
+    "raise it if there is so much to fetch; the job is tried again by itself",
+    transient=True,
+)
+API_REFUSED = _code(
+    "api-refused",
+    "the API refused the request",
+    "compare path and query in [endpoints] and the request's parameters with what the API takes",
+)
+API_UNTRUSTED = _code(
+    "api-untrusted",
+    "the API's server cannot be trusted, or does not trust this site",
+    "compare base, ca and client_certificate in [apis] with what the server shows and wants",
+)
+API_REDIRECT = _code(
+    "api-redirect",
+    "the API leads to another place than its own host",
+    "nothing but `base` is spoken to: if the API has moved, correct it in [apis]",
+)
+API_ANSWER_INVALID = _code(
+    "api-answer-invalid",
+    "the API's answer is not what it must be",
+    "compare items, pages, cursor and download in [endpoints] with what the API answers",
+)
+API_TOO_LARGE = _code(
+    "api-too-large",
+    "the API's answers are larger than they may be",
+    "raise max_bytes in [apis] or max_page_bytes in [endpoints] if so much is expected",
+)
+SECRET_UNUSABLE = _code(
+    "secret-unusable",
+    "a file of secrets or certificates cannot be used",
+    "the daemon's user must be able to read it, and others must not: chmod 600",
+    exit_status=Exit.CONFIGURATION,
+)
 
 # --- handlers -----------------------------------------------------------------------------------
 DROP_TOO_LARGE = _rejected(

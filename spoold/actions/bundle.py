@@ -155,7 +155,9 @@ def build(request: BundleRequest, context: Context) -> tuple[BuiltBundle, list[s
     specs = _specs(request, context.settings.connections)
     titles = labels(specs)
     meter = Meter(context.report)
-    with Gathering(context.settings.connections, context.check, meter.count) as gathering:
+    with Gathering(
+        context.settings.connections, context.check, meter.count, context.scratch
+    ) as gathering:
         sources: list[Source] = []
         for number, label in enumerate(titles):
             with _located(_place(request, number)):

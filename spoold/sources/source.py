@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
 from importlib.metadata import entry_points
+from pathlib import Path
 from typing import Any, ClassVar, Final, Protocol, TypeVar, cast
 
 from pydantic import BaseModel, ConfigDict
@@ -54,6 +55,8 @@ class Gathering:
     """To be called now and then while waiting for others; raises where the attempt must end."""
     count: Callable[[int, int], None] = lambda _bytes, _rows: None
     """To be called now and then with the bytes and rows read since the last call: for progress."""
+    scratch: Path | None = None
+    """The attempt's folder for what is too much to hold; None: the system's for temporary files."""
     _kept: dict[object, object] = field(default_factory=dict)
     _stack: ExitStack = field(default_factory=ExitStack)
 
