@@ -266,6 +266,11 @@ ARTIFACT_CONFLICT = _code(
     "`spoold retry` the job",
 )
 
+NOTHING_TO_RESTORE = _code(
+    "nothing-to-restore",
+    "no entry of the bundle matches",
+    'check `only`: globs over paths in the bundle, as in "alerts/**"',
+)
 QUERY_UNKNOWN = _code(
     "query-unknown",
     "the request names a query that is not configured",
@@ -280,6 +285,27 @@ STORE_UNKNOWN = _code(
     "store-unknown",
     "the request names a store that is not configured",
     "name one of the [stores] in spoold.toml, or add it there",
+)
+STORE_AWAY = _code(
+    "store-away",
+    "an object store cannot be reached, or does not do its work now",
+    "check its endpoint and this host's network; the job is tried again",
+    transient=True,
+)
+STORE_REFUSED = _code(
+    "store-refused",
+    "an object store does not allow what was asked",
+    "check the key files of the store, and what that key may do with the bucket",
+)
+STORE_ANSWER = _code(
+    "store-answer",
+    "an object store answers otherwise than S3 does",
+    "check the endpoint of the store: something else may listen there",
+)
+STORE_KEY_TAKEN = _code(
+    "store-key-taken",
+    "another object has the key that a bundle is to have",
+    "nothing is replaced in a store: remove that object, then `spoold retry` the job",
 )
 RECIPE_UNKNOWN = _code(
     "recipe-unknown",

@@ -274,12 +274,7 @@ class _Chosen:
 
 
 def _matches(globs: Globs, entry: Entry) -> bool:
-    """Whether a pattern matches the entry, or a folder that it stands in."""
-    path = os.fsdecode(entry.path)
-    if globs.match(path, folder=entry.kind is Kind.DIR):
-        return True
-    cuts = (at for at, character in enumerate(path) if character == "/")
-    return any(globs.match(path[:cut], folder=True) for cut in cuts)
+    return globs.cover(os.fsdecode(entry.path), folder=entry.kind is Kind.DIR)
 
 
 def _check_paths(sorter: LineSorter) -> None:

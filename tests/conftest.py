@@ -23,7 +23,7 @@ from spoold.queue.migrate import migrate
 from spoold.queue.store import Store
 from spoold.spool import Spool
 
-pytest_plugins = ["tests.poolers", "tests.sites"]
+pytest_plugins = ["tests.poolers", "tests.sites", "tests.stores"]
 
 WHEEL = "18"
 DEBIAN = "15"

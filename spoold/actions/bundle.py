@@ -34,12 +34,14 @@ from spoold.bundle.manifest import (
     format_time,
 )
 from spoold.bundle.writer import BuiltBundle, BundleWriter, ManifestFields
+from spoold.canonical import Document
 from spoold.connections import Connections
 from spoold.connections.parameters import Given, bind
 from spoold.connections.recipes import filled_in
+from spoold.connections.stores import named
 from spoold.errors import SpooldError
 from spoold.publish import Made
-from spoold.section import one_of
+from spoold.section import Name, one_of
 from spoold.sources.source import (
     Gathering,
     Source,
@@ -54,6 +56,7 @@ from spoold.spool import Folder
 _MAX_SLUG = 80
 # Of a source in a request: where an error names one, the request says which source it is.
 _FIELDS: Final = frozenset(name for kind in kinds().values() for name in kind.Spec.model_fields)
+_STORED_BEFORE: Final = "an earlier attempt had stored this bundle: it was fetched, not made again"
 
 if TYPE_CHECKING:
     AnySpec: TypeAlias = SourceSpec
@@ -94,6 +97,7 @@ class BundleRequest(Envelope):
     compression: CompressionSpec = Field(default_factory=CompressionSpec)
     threads: Annotated[int, Field(ge=1, le=1024)] | None = None
     to: Annotated[list[SiteName], Field(max_length=100)] = Field(default_factory=list)
+    store: Name | None = None
     # From JSON a time is text, which strict mode would refuse.
     not_after: Annotated[AwareDatetime, Field(strict=False)] | None = None
 
@@ -124,7 +128,12 @@ class BundleRequest(Envelope):
 def run(context: Context) -> Outcome:
     """Build the bundle that the request asks for, ready to be published in `processed/`."""
     request = BundleRequest.model_validate(context.request)
-    built, warnings = build(request, context)
+    stored: Document = {}
+    if request.store is None:
+        built, warnings = build(request, context)
+    else:
+        built, warnings, place = _build_stored(request, context, request.store)
+        stored = {"store": place}
     name = f"{built.manifest.bundle_id}{built.suffix}".encode()
     return Outcome(
         result={
@@ -132,10 +141,28 @@ def run(context: Context) -> Outcome:
             "bytes": built.bytes,
             "manifest_sha256": built.manifest_sha256,
             "entries": built.manifest.entries.count,
+            **stored,
         },
         made=[Made("bundle", built.path.name, Folder.PROCESSED, name)],
         warnings=warnings,
     )
+
+
+def _build_stored(
+    request: BundleRequest, context: Context, store: str
+) -> tuple[BuiltBundle, list[str], Document]:
+    """The bundle, its warnings, and where in the store it stands too."""
+    from spoold.actions.storing import Target  # noqa: PLC0415  # TLS and XML, only where needed
+
+    bundle_id = _bundle_id(request, context)
+    with Target(context, store, bundle_id, request.compression.codec) as target:
+        found = target.find()
+        if found is not None:
+            built = target.fetch(found)
+            return built, [_STORED_BEFORE], target.result(built)
+        built, warnings = build(request, context)
+        built = target.put(built)
+        return built, warnings, target.result(built)
 
 
 def build(request: BundleRequest, context: Context) -> tuple[BuiltBundle, list[str]]:
@@ -180,6 +207,8 @@ def check(request: BundleRequest, connections: Connections) -> None:
     Raises what `build` would, for all of it at once.
     """
     specs = _specs(request, connections)
+    if request.store is not None:
+        named(request.store, connections.stores)
     mistakes: list[SpooldError] = []
     with Gathering(connections) as gathering:
         for number, label in enumerate(labels(specs)):
@@ -229,10 +258,9 @@ def _gather(
     request: BundleRequest, context: Context, sources: Mapping[str, Source], meter: Meter
 ) -> BuiltBundle:
     """Read the sources, each once, into a bundle."""
-    name = request.name or _name_of(request)
     with BundleWriter(
         context.scratch,
-        bundle_id=f"{slug(name)}-{context.digits}",
+        bundle_id=_bundle_id(request, context),
         compression=request.compression.compression(),
         chunk_size=request.chunk_size,
         threads=threads(context.settings, request.threads),
@@ -245,7 +273,7 @@ def _gather(
                 _add(source, writer, skipping=request.on_error == "skip")
         return writer.finish(
             ManifestFields(
-                name=name,
+                name=request.name or _name_of(request),
                 created_at=_created_at(),
                 to=tuple(request.to),
                 not_after=request.not_after,
@@ -302,6 +330,11 @@ def threads(settings: ActionSettings, wanted: int | None = None) -> int:
     """How many threads compress or check frames: what is wanted, but no more than configured."""
     most = settings.threads or len(os.sched_getaffinity(0))
     return min(wanted or most, most)
+
+
+def _bundle_id(request: BundleRequest, context: Context) -> str:
+    """The same for each attempt of a job."""
+    return f"{slug(request.name or _name_of(request))}-{context.digits}"
 
 
 def _name_of(request: BundleRequest) -> str:

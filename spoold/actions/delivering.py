@@ -9,6 +9,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from spoold.actions.context import Context
+from spoold.actions.part import Part
 from spoold.actions.progress import Meter
 from spoold.bundle.entry import Entry, Kind
 from spoold.bundle.reader import Index
@@ -18,15 +19,24 @@ from spoold.sources.globs import Globs
 
 
 def deliver(
-    context: Context, index: Index, tree: Path, meter: Meter, *, dry_run: bool
+    context: Context,
+    index: Index,
+    tree: Path,
+    meter: Meter,
+    *,
+    dry_run: bool,
+    part: Part | None = None,
 ) -> list[Document]:
-    """What each sink has done, or would do: the status's `result.sinks`."""
+    """What each sink has done, or would do: the status's `result.sinks`.
+
+    Of a bundle that was restored in part they get that part.
+    """
     manifest = index.head.manifest
     plans: list[tuple[SinkSettings, Plan]] = []
     with ExitStack() as stack:
         for settings in context.settings.sinks:
             globs = Globs(settings.entries)
-            taken = _Taken(index, globs)
+            taken = _Taken(index, globs, part)
             if (settings.sites and manifest.site not in settings.sites) or not taken:
                 continue
             meter.begin("plan", settings.name)
@@ -67,9 +77,10 @@ def rows(reports: list[Document]) -> dict[str, Json]:
 class _Taken:
     """The files of a bundle whose paths match."""
 
-    def __init__(self, index: Index, globs: Globs) -> None:
+    def __init__(self, index: Index, globs: Globs, part: Part | None) -> None:
         self._index = index
         self._globs = globs
+        self._part = part
 
     def __bool__(self) -> bool:
         return next(iter(self), None) is not None
@@ -77,5 +88,7 @@ class _Taken:
     def __iter__(self) -> Iterator[Entry]:
         for entry in self._index.entries():
             text = entry.path.decode("utf-8", "surrogateescape")
-            if entry.kind is Kind.FILE and self._globs.match(text, folder=False):
+            if entry.kind is not Kind.FILE or not self._globs.match(text, folder=False):
+                continue
+            if self._part is None or self._part.takes(entry):
                 yield entry

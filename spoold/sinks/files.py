@@ -13,7 +13,7 @@ Crash: the folder stays, private to whoever owns the folder above; `remove_tree`
 import enum
 import errno
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -295,12 +295,19 @@ def restore_payload(
     links: LinkPolicy = LinkPolicy.INSIDE,
     owners: bool = False,
     scratch: Path | None = None,
+    wanted: Callable[[Entry], bool] | None = None,
 ) -> Restored:
-    """The second half of `restore`, for who has something to do between head and payload."""
+    """The second half of `restore`, for who has something to do between head and payload.
+
+    With `wanted` only those entries, of a file that can seek: see `BundleReader.read_chosen`.
+    """
     few = index.head.manifest.entries.count <= _FEW_ENTRIES
     sink = TreeSink(path, links=links, owners=owners, scratch=scratch, few=few)
     try:
-        reader.read_payload(index, sink)
+        if wanted is None:
+            reader.read_payload(index, sink)
+        else:
+            reader.read_chosen(index, wanted, sink)
         sink.finish()
     except BaseException:
         sink.abandon()

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Final, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field
 
 from spoold import canonical, errors
 from spoold.bundle.content import changed, unreadable
@@ -27,6 +27,7 @@ from spoold.bundle.paths import path_fault, stays_inside
 from spoold.errors import SpooldError
 from spoold.sources import globs
 from spoold.sources.counting import Counter
+from spoold.sources.fields import Include, Into, Patterns, Text
 from spoold.sources.losses import NotCarried
 from spoold.sources.roots import (
     FILE_FLAGS,
@@ -49,33 +50,13 @@ class FilesSpec(SourceSpec):
     """A request's source of kind `files`."""
 
     kind: Literal["files"]
-    root: str = Field(description="a key of [roots] in the configuration", min_length=1)
-    path: str = Field(default="", description="a folder or file beneath the root; empty: all of it")
-    include: list[str] = Field(default=["**"], min_length=1)
-    exclude: list[str] = Field(default=[])
-    into: str | None = Field(default=None, description="the folder in the bundle")
-
-    @field_validator("root", "path", "into")
-    @classmethod
-    def _check_text(cls, text: str | None) -> str | None:
-        if text is not None and any("\ud800" <= character <= "\udfff" for character in text):
-            raise ValueError("it holds half a character (a lone surrogate)")
-        return text
-
-    @field_validator("include", "exclude")
-    @classmethod
-    def _check_patterns(cls, patterns: list[str]) -> list[str]:
-        for pattern in patterns:
-            if what := globs.fault(pattern):
-                raise ValueError(f"the pattern {canonical.text(pattern)!r} {what}")
-        return patterns
-
-    @field_validator("into")
-    @classmethod
-    def _check_into(cls, into: str | None) -> str | None:
-        if into is not None and (what := path_fault(into.encode())):
-            raise ValueError(f"it is the path of a folder in the bundle, but {what}")
-        return into
+    root: Text = Field(description="a key of [roots] in the configuration", min_length=1)
+    path: Text = Field(
+        default="", description="a folder or file beneath the root; empty: all of it"
+    )
+    include: Include = Field(default=["**"])
+    exclude: Patterns = Field(default=[])
+    into: Into | None = Field(default=None, description="the folder in the bundle")
 
     def title(self) -> str:
         """Kind, root and path."""

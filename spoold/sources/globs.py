@@ -37,6 +37,13 @@ class Globs:
         """Whether a pattern matches this very path."""
         return (self._any if folder else self._files).fullmatch(path) is not None
 
+    def cover(self, path: str, *, folder: bool) -> bool:
+        """Whether a pattern matches this path, or a folder that it stands in."""
+        if self.match(path, folder=folder):
+            return True
+        cuts = (at for at, character in enumerate(path) if character == "/")
+        return any(self.match(path[:cut], folder=True) for cut in cuts)
+
 
 def _compile(patterns: Iterable[str]) -> re.Pattern[str]:
     alternatives = [_translate(pattern.removesuffix("/")) for pattern in patterns]
