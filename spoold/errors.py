@@ -338,6 +338,30 @@ ROWS_TOO_MANY = _code(
     "rows-too-many",
     "there are more rows than max_rows",
     "ask for less, or raise max_rows in spoold.toml",
+    cases="H94",
+)
+ROWS_INVALID = _rejected(
+    "rows-invalid",
+    "rows of the bundle are not such as the sink's table takes",
+    "nothing was merged: correct the rows where they come from, and send them again",
+    "H94",
+)
+ROWS_CONFLICT = _code(
+    "rows-conflict",
+    "the table has other content under the key of a row, and the sink is to refuse that",
+    'nothing was merged: compare the two, or set on_conflict = "skip" or "update" in [[sinks]]',
+)
+SINK_AWAY = _code(
+    "sink-away",
+    "a server that the bundle's content goes to cannot be reached",
+    "start it, or correct its address in spoold.toml; it is tried again",
+    transient=True,
+)
+SINK_REFUSED = _code(
+    "sink-refused",
+    "what the bundle's content goes to does not take it",
+    "nothing was merged: see the message",
+    cases="H94",
 )
 API_AWAY = _code(
     "api-away",

@@ -31,6 +31,7 @@ POINTS: Final[Mapping[str, str]] = {
     "take_over": "the scratch folder of a recorded publication has the new epoch",
     "scratch": "older scratch is gone or taken over, the new folder made",
     "key": "the content's key is the row's",
+    "sink.applied": "rows are committed in a sink's database, the job not final",
     "act": "the action has made its results in scratch",
     "live": "a live status has replaced the one before it",
     "progress": "how far it is stands in the row",

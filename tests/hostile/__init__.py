@@ -26,6 +26,7 @@ SURROUNDINGS: dict[str, set[str]] = {
     "H90": {"not-a-bundle"},
     "H91": {"bundle-truncated", "trailing-data", "frame-digest-mismatch"},
     "H93": {"disk-error"},
+    "H94": {"rows-invalid", "rows-too-many", "sink-refused"},
 }
 
 # Rows that are no refusal; they have tests of their own too.
