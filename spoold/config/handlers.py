@@ -230,6 +230,13 @@ class _Maker:
             self._wrong("command", f"{program}: write the whole path, or a name to look for")
         elif not program:
             self._wrong("command", "the program has no name")
+        if (code := arguments.run_as_code(parsed)) is not None:
+            name = f"{{{code.name}}}"
+            self._wrong(
+                "command",
+                f"whoever drops chooses what {name} stands for, and {program} would run it: "
+                f'give it {name} as an argument at the end, where a shell says "$1"',
+            )
         return tuple(parsed)
 
     def _schema(self) -> Schema | None:

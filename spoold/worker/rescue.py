@@ -1,8 +1,8 @@
 """The daemon's maintenance: promote what is due, take back what is stuck, sweep what is left.
 
 Every statement re-checks state and epoch, so that any number of daemons on one database may do
-this at once. A job that ran out of time is first taken back in its row; then the worker that still
-runs it is ended.
+this at once. A job that ran out of time, or whose worker was silent for a lease, is first taken
+back in its row; then the worker that still runs it is ended.
 """
 
 import queue
@@ -111,7 +111,9 @@ class Maintenance:
             if rescued.code == errors.TIMEOUT.name:
                 # What else the worker holds is not at fault: no attempt of it counts.
                 self._store.disown(rescued.worker)
-                self._kill(rescued.worker)
+            # Where it is not dead it is stopped, or busy in code that lets no other thread run: it
+            # would never end itself, and its place would stay empty.
+            self._kill(rescued.worker)
         if time.monotonic() - self._swept >= _SWEEP_SECONDS:
             self._swept = time.monotonic()
             if removed := scratch.sweep(self._tree, self._store):

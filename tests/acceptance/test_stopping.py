@@ -234,3 +234,21 @@ def test_jobs_claimed_along_with_a_slow_one_are_given_back_and_not_counted(
         assert (status["state"], status["attempt"]) == ("succeeded", 1)
     assert site.final("request-slow.json")["state"] == "cancelled"
     site.stop(daemon)
+
+
+@pytest.mark.nightly
+def test_a_worker_that_is_silent_for_a_lease_is_ended_and_replaced(
+    make_site: MakeSite, tmp_path: Path
+) -> None:
+    site, begun = make_site(workers_count=1), tmp_path / "begun"
+    script = f"test -e {begun} || {{{{ touch {begun}; exec sleep 600; }}}}"
+    with open(site.root / "spoold.toml", "a") as file:
+        file.write(f'\n[[handlers]]\npattern = "stay-*.txt"\ncommand = ["sh", "-c", "{script}"]\n')
+    daemon = site.start()
+    site.drop("stay-1.txt", "x")
+    wait_until(begun.exists)
+    [worker] = workers_of(daemon)
+    os.kill(worker, signal.SIGSTOP)
+    status = site.final("stay-1.txt")
+    assert (status["state"], status["attempt"]) == ("succeeded", 2)
+    assert not is_running(worker)
