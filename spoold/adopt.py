@@ -7,19 +7,24 @@ stands now, by path and inode, also in the rows of jobs whose files were half pu
 Crash: run it again.
 """
 
+import os
 import socket
+import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import replace
 
 from spoold import errors, postgres
 from spoold.config import Config
 from spoold.errors import SpooldError
 from spoold.intake.lock import IntakeLock
 from spoold.publish.place import Placement
+from spoold.publish.plan import target_path
 from spoold.queue import binding, migrate
 from spoold.queue.binding import Mismatch
 from spoold.queue.database import Database
 from spoold.queue.job import State
+from spoold.queue.placed import Places
 from spoold.queue.store import Store
 from spoold.spool import Folder, Spool
 from spoold.trust import load_signer
@@ -49,6 +54,7 @@ def adopt(config: Config, *, new_database: bool = False) -> list[str]:
         bound = binding.bind(database, tree, config.site, accept=accept)
         drop_answered(tree, signer)
         _repoint(tree, store)
+        _find_again(tree, store)
     return list(dict.fromkeys([*started, *bound]))
 
 
@@ -113,6 +119,21 @@ def _refuse_living(store: Store) -> None:
                 f"a worker of this spool, process {worker.pid} on {worker.host}, was there "
                 f"{worker.seen_seconds:.0f} s ago",
             )
+
+
+def _find_again(tree: Spool, store: Store) -> None:
+    """Record the inodes of published files anew: else retention would take them for foreign."""
+    places = Places(store)
+    for page in places.all():
+        found = []
+        for one in page:
+            with suppress(OSError):
+                status = os.lstat(target_path(tree, one.folder, one.name))
+                same = stat.S_ISREG(status.st_mode) and status.st_size == one.size
+                if one.inode is not None and (same or stat.S_ISDIR(status.st_mode)):
+                    inode, size, time = status.st_ino, status.st_size, status.st_mtime_ns
+                    found.append(replace(one, inode=inode, size=size, mtime_ns=time))
+        places.found_again(found)
 
 
 def _repoint(tree: Spool, store: Store) -> None:

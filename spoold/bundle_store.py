@@ -40,8 +40,11 @@ def has_file(config: Config, bundle: Bundle) -> bool:
     return os.path.lexists(target_path(config.spool, bundle.folder, bundle.name))
 
 
-def delete(config: Config, store: Store, bundle: Bundle) -> None:
-    """Remove a bundle's file, durably. Raises bundle-pinned, -needed, -unknown, retention-busy."""
+def delete(config: Config, store: Store, bundle: Bundle) -> bool:
+    """Remove a bundle's file, durably; False where what has its name is not that, and stays.
+
+    Raises bundle-pinned, bundle-needed, bundle-unknown or retention-busy.
+    """
     if bundle.removed_at is not None:
         raise SpooldError(
             errors.BUNDLE_UNKNOWN,
@@ -55,6 +58,7 @@ def delete(config: Config, store: Store, bundle: Bundle) -> None:
     if removed.failed:
         where = shown(bundle.folder, bundle.name)
         raise SpooldError(errors.DISK_ERROR, f"{where} could not be removed: see the message above")
+    return not removed.foreign
 
 
 def pin(config: Config, store: Store, bundle: Bundle, *, pinned: bool) -> None:

@@ -84,6 +84,7 @@ def examine(spool: Spool, load: Callable[[], Config]) -> Iterator[Finding]:
     yield from _key(config)
     yield from _daemon(config)
     yield from _database(config)
+    yield from _published(config)
     yield from _inbox(spool, config)
     yield from _space(config)
 
@@ -274,6 +275,31 @@ def _embedded(spool: Spool) -> Iterator[Finding]:
             return
     yield Finding(Level.OK, "database", f"embedded PostgreSQL {found}, {state}")
     yield from held_rows(held)
+
+
+def _published(config: Config) -> Iterator[Finding]:
+    from spoold import postgres  # noqa: PLC0415  # the driver is only needed here
+    from spoold.queue.database import Database  # noqa: PLC0415
+    from spoold.queue.migrate import require_current  # noqa: PLC0415
+    from spoold.queue.placed import Places  # noqa: PLC0415
+    from spoold.queue.store import Store  # noqa: PLC0415
+    from spoold.retention.strays import strays  # noqa: PLC0415
+
+    with suppress(SpooldError, OSError):  # the checks of tree and database have said so
+        conninfo = config.database_url or postgres.find(config.spool)
+        store = Store(Database(conninfo, "spoold doctor"), config.spool.identity().spool)
+        try:
+            require_current(store.database)
+            for found in strays(config.spool, Places(store)):
+                some = ", ".join(found.some) + (", …" if found.count > len(found.some) else "")
+                yield Finding(
+                    Level.WARN,
+                    "published",
+                    f"{found.count:,} names in {found.folder}/ are not spoold's: {some}",
+                    "move them away: `[retention]` never removes what spoold has not published",
+                )
+        finally:
+            store.database.close()
 
 
 def held_rows(holders: "list[Holder]") -> Iterator[Finding]:

@@ -157,7 +157,7 @@ def delete(
         for text in bundles:
             try:
                 found = Catalogue(store).find(text)
-                bundle_store.delete(config, store, found)
+                ours = bundle_store.delete(config, store, found)
             except SpooldError as error:
                 if error.code is errors.DATABASE_AWAY or len(bundles) == 1:
                     raise
@@ -168,6 +168,9 @@ def delete(
                 removed.append(found.bundle_id)
                 if not as_json:
                     output.line(f"removed {found.bundle_id}")
+                if not ours:
+                    where = f"{found.folder}/{show_name(found.name)[0]}"
+                    output.note(f"{where} stays: it is not the file that was published")
     if as_json:
         output.document(
             {
