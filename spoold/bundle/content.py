@@ -107,6 +107,21 @@ class Refill:
             done += len(data)
 
 
+class ReadAhead:
+    """Gives back a chunk of a stream, and meanwhile puts as much of the next one into a file."""
+
+    def __init__(self, refill: Refill, reader: ContentReader, target: BinaryIO) -> None:
+        reader.begin_chunk()
+        self._refill, self._reader, self._target = refill, reader, target
+        self.bytes = 0
+        """How long the next one is."""
+
+    def fill(self, view: memoryview) -> None:
+        """Fill the view with the next bytes of the chunk."""
+        self._refill.fill(view)
+        self.bytes += self._reader.copy(self._target, len(view))
+
+
 def read_whole(entry: SourceEntry, size: int, room: memoryview) -> None:
     """All of a small file into `room`, one byte longer than it, in one read where possible.
 

@@ -25,6 +25,7 @@ from spoold.bundle import bagit, members
 from spoold.bundle.assembly import put_in_front
 from spoold.bundle.content import (
     ContentReader,
+    ReadAhead,
     Refill,
     check_unchanged,
     read_whole,
@@ -304,27 +305,33 @@ class BundleWriter:
 
     def _add_stream(self, entry: SourceEntry) -> None:
         # A member's header states its size, so a stream's next chunk is on disk before it is
-        # written as a member.
+        # written as a member. While one is compressed, the one after it is read: whoever sends
+        # the stream has not to wait.
         reader = ContentReader(entry)
         total, chunks = 0, list[Chunk]()
-        with unnamed_file(self._scratch) as waiting:
+        with unnamed_file(self._scratch) as one, unnamed_file(self._scratch) as other:
+            waiting, next_ = one, other
+            reader.begin_chunk()
+            length = reader.copy(waiting, self._chunk_size)
             while True:
-                reader.begin_chunk()
-                length = reader.copy(waiting, self._chunk_size)
                 final = length < self._chunk_size or not reader.peek()
                 chunked = bool(chunks) or not final
                 member = self._names.propose(entry.path, chunked=chunked)
                 self._check_chunks(entry, len(chunks) + 1 if chunked else 0)
                 name = chunk_member(member, len(chunks)) if chunked else member
-                waiting.seek(0)
-                self._write_member(name, length, Refill(waiting).fill)
-                waiting.seek(0)
-                waiting.truncate()
                 total += length
                 if chunked:
                     chunks.append(Chunk(reader.chunk_sha256(), length))
+                waiting.seek(0)
+                refill = Refill(waiting)
                 if final:
+                    self._write_member(name, length, refill.fill)
                     break
+                ahead = ReadAhead(refill, reader, next_)
+                self._write_member(name, length, ahead.fill)
+                waiting.seek(0)
+                waiting.truncate()
+                waiting, next_, length = next_, waiting, ahead.bytes
         self._record_file(entry, total, reader.sha256(), member, tuple(chunks))
 
     def _write_member(self, member: str, size: int, fill: Fill) -> None:

@@ -158,13 +158,14 @@ def test_a_bundle_is_read_from_a_pipe(scratch: Path) -> None:
     assert head.manifest_sha256 == built.manifest_sha256
 
 
-def test_streams_of_unknown_length_are_chunked_as_files_are(scratch: Path) -> None:
-    sizes = [0, 5, MIB - 1, MIB, MIB + 1, 2 * MIB, 2 * MIB + 7]
+@pytest.mark.parametrize("chunk", [MIB, 5 * MIB])
+def test_streams_of_unknown_length_are_chunked_as_files_are(scratch: Path, chunk: int) -> None:
+    sizes = [0, 5, chunk - 1, chunk, chunk + 1, 2 * chunk, 3 * chunk + 7]
     manifests = []
     for known in (True, False):
         folder = scratch / str(known)
         folder.mkdir()
-        with BundleWriter(folder, bundle_id=BUNDLE_ID, chunk_size=MIB) as writer:
+        with BundleWriter(folder, bundle_id=BUNDLE_ID, chunk_size=chunk) as writer:
             for number, size in enumerate(sizes):
                 content = random.Random(size).randbytes(size)
                 entry = stream_entry(b"%d" % number, content, size=-1 if known else None)
