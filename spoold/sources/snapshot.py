@@ -102,16 +102,17 @@ class Rows:
         self._max_rows = max_rows
         self._gathering = gathering
         self._begun = self._ended = False
-        self._batch = memoryview(b"")
+        self._batch, self._taken = b"", 0
         self._count = 0
 
     def read(self, size: int, /) -> bytes:
         """The next bytes, at most so many; none at the end. Raises source-away, query-failed, …"""
-        if not self._batch and not self._ended:
+        if self._taken == len(self._batch) and not self._ended:
             with database_errors(self._database, CODES, at="query"):
-                self._batch = memoryview(self._next())
-        data, self._batch = self._batch[:size], self._batch[size:]
-        return bytes(data)
+                self._batch, self._taken = self._next(), 0
+        data = self._batch[self._taken : self._taken + size]
+        self._taken += len(data)
+        return data
 
     def close(self) -> None:
         """Read no more; a statement that still runs is cancelled."""
@@ -154,9 +155,7 @@ class Rows:
                 at="query",
             )
         self._gathering.count(size, len(rows))
-        # COPY escapes control characters and backslashes; of these, JSON on one line has only the
-        # latter. A batch ends where a row does: no pair is torn apart.
-        return b"".join(rows).replace(rb"\\", b"\\")
+        return b"".join(rows)
 
 
 def _columns(connection: Connection, selected: str, gathering: Gathering) -> tuple[Column, ...]:

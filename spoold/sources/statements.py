@@ -81,7 +81,7 @@ def description(selected: str) -> str:
 
 
 def export(selected: str, columns: Sequence[Column], context: AdaptContext) -> str:
-    """The rows as JSON, one a line; what the driver gets of it has its backslashes doubled."""
+    """The rows as JSON, one a line."""
     inner: SQL | Composed = SQL(selected)
     if any(column.encoding is Encoding.TEXT for column in columns):
         inner = SQL("select {} from (\n{}\n) as selected").format(
@@ -93,9 +93,14 @@ def export(selected: str, columns: Sequence[Column], context: AdaptContext) -> s
             ),
             inner,
         )
-    # `line.*`, for a column may itself be called `line`.
+    # `line.*`, for a column may itself be called `line`. In CSV a value is written as it is unless
+    # delimiter, quote or a line's end stand in it: control characters, which JSON escapes. COPY's
+    # text format would double every backslash.
     return (
-        SQL("copy (select pg_catalog.row_to_json(line.*) from (\n{}\n) as line) to stdout")
+        SQL(
+            "copy (select pg_catalog.row_to_json(line.*) from (\n{}\n) as line)"
+            r" to stdout (format csv, delimiter e'\x01', quote e'\x02')"
+        )
         .format(inner)
         .as_string(context)
     )
