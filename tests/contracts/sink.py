@@ -17,6 +17,7 @@ from spoold.errors import SpooldError
 from spoold.sinks.sink import Delivery, Sink
 
 BUNDLE_ID = "demo-0123456789ab"
+ONE, TWO = str(uuid.UUID(int=1)), str(uuid.UUID(int=2))  # jobs
 
 
 class LostError(Exception):
@@ -143,11 +144,11 @@ class SinkContract:
     def test_what_was_applied_once_stays_as_it_is(
         self, sink: Sink, state: Callable[[], object], make: Callable[..., Delivery]
     ) -> None:
-        apply(sink, make(job_id="one"))
+        apply(sink, make(job_id=ONE))
         after = state()
-        apply(sink, make(job_id="one"))
+        apply(sink, make(job_id=ONE))
         assert state() == after
-        apply(sink, make(job_id="two"))
+        apply(sink, make(job_id=TWO))
         assert state() == after
 
     def test_a_refusal_is_an_error_with_a_code_and_changes_nothing(
@@ -169,9 +170,9 @@ class SinkContract:
     ) -> None:
         before = state()
         with pytest.raises(LostError):
-            apply(sink, make(job_id="one", check=_lose))
+            apply(sink, make(job_id=ONE, check=_lose))
         assert state() == before
-        apply(sink, make(job_id="one"))
+        apply(sink, make(job_id=ONE))
         assert state() != before
 
     def test_progress_is_counted(self, sink: Sink, make: Callable[..., Delivery]) -> None:
