@@ -9,6 +9,7 @@ import json
 import os
 import pwd
 import select
+import signal
 import subprocess
 import sys
 import time
@@ -180,7 +181,7 @@ def _keep(spec: Spec, check: Callable[[], None]) -> Answer:
         with suppress(BrokenPipeError):
             process.stdin.write(json.dumps(spec).encode() + b"\n")
             process.stdin.flush()
-        answer = _listen(process.stdout.fileno(), spec["timeout_seconds"], check)
+        answer = _listen(process, spec["timeout_seconds"], check)
     finally:
         _end(process, before)
         keeper.be_subreaper(on=False)
@@ -193,12 +194,18 @@ def _keep(spec: Spec, check: Callable[[], None]) -> Answer:
     return found
 
 
-def _listen(descriptor: int, timeout_seconds: float, check: Callable[[], None]) -> bytes:
+def _listen(
+    process: subprocess.Popen[bytes], timeout_seconds: float, check: Callable[[], None]
+) -> bytes:
     """What the keeper says until it ends; nothing where it should have, long ago."""
+    assert process.stdout is not None
+    descriptor = process.stdout.fileno()
     deadline = time.monotonic() + timeout_seconds + _PATIENCE_SECONDS
     answer = b""
     while time.monotonic() < deadline:
         check()
+        # A tool of our own user can stop its keeper, and would have no timeout then.
+        process.send_signal(signal.SIGCONT)
         readable, _, _ = select.select([descriptor], [], [], _CHECK_SECONDS)
         if readable:
             data = os.read(descriptor, _READ_BYTES)

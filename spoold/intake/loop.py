@@ -8,7 +8,9 @@ Bugs: where the kernel cannot tell of writers, "moved in" is believed by name; a
 late may then speak of an earlier file of that name.
 """
 
+import errno
 import os
+import stat
 import threading
 import time
 from typing import Final
@@ -135,7 +137,9 @@ class Intake:
     def _list(self) -> Listing:
         """Arm the watch where that is due, then list. Raises InboxLostError."""
         try:
-            status = os.stat(self._inbox)
+            status = os.lstat(self._inbox)
+            if not stat.S_ISDIR(status.st_mode):  # a link: what is elsewhere is nobody's drop
+                raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), self._inbox)
             folder = (status.st_dev, status.st_ino)
             if folder != self._folder:
                 self._scanner.forget_folder()

@@ -299,6 +299,16 @@ def test_a_tool_that_ignores_sigterm_forks_and_closes_its_streams_is_gone_2_s_af
     assert not any(map(alive, found))
 
 
+def test_a_tool_that_stops_its_keeper_and_itself_has_a_timeout_all_the_same(
+    tmp_path: Path,
+) -> None:
+    code = "os.kill(os.getppid(), signal.SIGSTOP); os.kill(0, signal.SIGSTOP)"
+    began = time.monotonic()
+    error = failure(Run(tmp_path, python(code, timeout_seconds=1)))
+    assert error.code is errors.HANDLER_TIMEOUT
+    assert time.monotonic() - began < 1 + 2 + 0.5
+
+
 def test_a_tool_may_tidy_up_at_its_timeout(tmp_path: Path) -> None:
     tool = python(
         """

@@ -284,6 +284,25 @@ def test_e25_an_inbox_that_is_removed_and_made_again_is_watched_again(
     assert inbox.job("request-b.json").intake["found_by"] == "event"
 
 
+def test_e25_a_link_in_the_place_of_the_inbox_is_no_inbox(
+    spool: Spool, store: Store, reader: Store, tmp_path: Path
+) -> None:
+    elsewhere, aside = tmp_path / "elsewhere", tmp_path / "aside"
+    elsewhere.mkdir()
+    elsewhere.joinpath("request-theirs.json").write_bytes(request())
+    with running(spool, store) as inbox:
+        inbox.path.rename(aside)
+        inbox.path.symlink_to(elsewhere)
+        wait_until(lambda: inbox.intake.metrics.inbox_missing)
+        scans = inbox.intake.metrics.scans
+        wait_until(lambda: inbox.intake.metrics.scans > scans)
+        assert [path.name for path in elsewhere.iterdir()] == ["request-theirs.json"]
+        inbox.path.unlink()
+        aside.rename(inbox.path)
+        inbox.move("request-a.json")
+        taken(reader, "request-a.json")
+
+
 @as_root
 @pytest.mark.parametrize("polling", [False, True])
 def test_e25_what_is_mounted_over_the_inbox_is_noticed_and_nothing_is_lost(
