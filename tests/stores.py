@@ -1,9 +1,12 @@
 """S3 stores for tests: real servers on loopback, and buckets of theirs."""
 
+import os
+import subprocess
+import sys
 import uuid
 from collections.abc import Iterator
-from contextlib import closing
-from dataclasses import dataclass
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +25,6 @@ class Server:
     access_key: str = "tester"
     secret_key: str = "testing-secret"  # of a server of ours
     region: str = "us-east-1"
-    checks_signatures: bool = False
 
     def client(self) -> Any:
         """Somebody else's client, to make and look at what spoold reads and writes."""
@@ -49,6 +51,7 @@ class Bucket:
     server: Server
     name: str
     folder: Path
+    opened: ExitStack = field(default_factory=ExitStack)
 
     def settings(self, **changes: Any) -> StoreSettings:
         """The section of the configuration."""
@@ -70,8 +73,8 @@ class Bucket:
         return Connections(stores={"vault": self.settings(**changes)})
 
     def store(self, **changes: Any) -> Store:
-        """The store itself."""
-        return Store("vault", self.settings(**changes))
+        """The store itself, closed after the test."""
+        return self.opened.enter_context(Store("vault", self.settings(**changes)))
 
     def put(self, key: str, content: bytes = b"") -> None:
         """An object, put by somebody else."""
@@ -116,19 +119,54 @@ def _client(server: Server) -> Any:
 
 @pytest.fixture(scope="session")
 def moto() -> Iterator[Server]:
-    """moto: everything that the tests need, but it believes every signature."""
-    server_module = pytest.importorskip("moto.server")
-    server = server_module.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    """moto: S3 as Amazon's, but it believes every signature."""
+    module = pytest.importorskip("moto.server")
+    server = module.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()
     yield Server(f"http://{host}:{port}")
     server.stop()
 
 
+@pytest.fixture(scope="session")
+def swift(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """OpenStack Swift with s3api: it checks signatures and hashes."""
+    pytest.importorskip("swift")
+    folder = tmp_path_factory.mktemp("swift")
+    try:
+        os.setxattr(folder, "user.spoold.test", b"")
+    except OSError:
+        pytest.skip("the temporary folder's file system has no extended attributes")
+    with open(folder / "log", "wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "tests.swift_server", str(folder)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            cwd=Path(__file__).parents[1],
+        )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    with process, process.stdout, process.stdin:
+        port = process.stdout.readline().decode().strip()
+        assert port, (folder / "log").read_text()
+        yield Server(f"http://127.0.0.1:{port}", "test:tester", "testing")
+
+
+@pytest.fixture(params=["moto", "swift"])
+def bucket(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Bucket]:
+    """A fresh bucket, of each server."""
+    made = make_bucket(request.getfixturevalue(request.param), tmp_path)
+    with made.opened:
+        yield made
+
+
 @pytest.fixture
-def bucket(moto: Server, tmp_path: Path) -> Bucket:
-    """A fresh bucket of moto."""
-    return make_bucket(moto, tmp_path)
+def swift_bucket(swift: Server, tmp_path: Path) -> Iterator[Bucket]:
+    """A fresh bucket of Swift."""
+    made = make_bucket(swift, tmp_path)
+    with made.opened:
+        yield made
 
 
 def make_bucket(server: Server, folder: Path) -> Bucket:

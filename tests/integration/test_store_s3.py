@@ -135,7 +135,7 @@ def test_empty_objects_that_mark_folders_are_left_out_and_counted(bucket: Bucket
 def test_a_listing_of_many_pages_is_followed(
     bucket: Bucket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("MOTO_S3_DEFAULT_MAX_KEYS", "10")  # the server's own
+    monkeypatch.setenv("MOTO_S3_DEFAULT_MAX_KEYS", "10")  # moto's own; Swift is configured so
     names = [f"a b+c%2F/{number:02d}" for number in range(25)]
     for name in names:
         bucket.put(name)
