@@ -32,6 +32,7 @@ _NUMBERED: Final = re.compile(rb"~[0-9a-f]{12}(?:\.tar\.zst|\.tar\.gz|\.[^.]*)?\
 # A name may fill 255 bytes, but `<job id>.` before it and `.status.json` after it must fit too.
 _MAX_NAME_BYTES = 200
 _CUT_BYTES = 180
+_JOB_ID_BYTES = 36
 
 WAITING: Final = "waiting"
 AnyState = State | Literal["waiting"]
@@ -171,6 +172,21 @@ def status_name(drop: bytes) -> bytes:
 def claimed_name(job_id: uuid.UUID, drop: bytes) -> bytes:
     """The name of a job's drop in `claimed/`."""
     return str(job_id).encode() + b"." + cut_name(drop)
+
+
+def parse_claimed_name(name: bytes) -> tuple[uuid.UUID, bytes] | None:
+    """The job and the drop's name, which may be cut, of a name in `claimed/`; None for others.
+
+    >>> parse_claimed_name(b".status.tmp") is None
+    True
+    """
+    job_id, _, drop = name.partition(b".")
+    if len(job_id) != _JOB_ID_BYTES or not drop:
+        return None
+    try:
+        return uuid.UUID(job_id.decode("ascii")), drop
+    except ValueError:
+        return None
 
 
 def cut_name(drop: bytes) -> bytes:

@@ -17,7 +17,7 @@ fsynced before the rename. Were that lost, the cut name would be the drop's name
 import errno
 import os
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -28,11 +28,11 @@ import structlog
 from spoold import errors, points
 from spoold.canonical import text
 from spoold.errors import SpooldError
-from spoold.intake.claimed import FULL, Claimed, is_copy, prepare, rejected_instead
+from spoold.intake.claimed import Claimed, prepare, rejected_instead
 from spoold.intake.complete import Wait
 from spoold.intake.inbox import Found
 from spoold.intake.look import GoneError, Looked, Memory, NoFileError
-from spoold.intake.names import DROPS, NameKind, classify
+from spoold.intake.reconciliation import LOOK_UP_AT_ONCE, Reconciler
 from spoold.intake.request import Models
 from spoold.intake.settings import FoundBy, IntakeMetrics, IntakeSettings, Method, Reason
 from spoold.intake.statuses import Statuses
@@ -50,7 +50,6 @@ from spoold.spool import (
 from spoold.status import claimed_name, cut_name
 
 _ADMIT_AT_ONCE = 100
-_LOOK_UP_AT_ONCE = 1000
 _FSYNC_EACH = 3  # up to so many files an fsync each is cheaper than a sync of the file system
 _DONE = frozenset(
     {Verdict.ADMITTED, Verdict.ALREADY, Verdict.WAITS, Verdict.DUPLICATE, Verdict.KEY_REUSED}
@@ -103,14 +102,13 @@ class Admitter:
         self._claimed = os.fsencode(spool.folder(Folder.CLAIMED))
         self._store = store
         self._statuses = statuses
+        self._reconciler = Reconciler(self._claimed, store, statuses, settings.handlers)
         self._settings = settings
         self._models = models
         self._metrics = metrics
         self.leases = False
         """Whether the kernel knows of every writer."""
         self._held: dict[uuid.UUID, Claimed] = {}
-        self._rowless: set[uuid.UUID] = set()
-        self._odd: set[bytes] = set()
 
     def held_names(self) -> set[bytes]:
         """Names of claimed drops that have no row yet: as busy as those of unfinished jobs."""
@@ -220,8 +218,8 @@ class Admitter:
             return 0
         points.reached("admit.e")
         admitted = 0
-        for start in range(0, len(ready), _ADMIT_AT_ONCE):
-            admitted += self._insert(ready[start : start + _ADMIT_AT_ONCE])
+        for part in _parts(ready, _ADMIT_AT_ONCE):
+            admitted += self._insert(part)
         return admitted
 
     def _prepare(self, claimed: Claimed, now: float) -> Admission | None:
@@ -237,8 +235,7 @@ class Admitter:
             reason, message = prepared.reason, prepared.message
         except (GoneError, FileNotFoundError):
             _log.warning("intake.claimed_gone", job=str(claimed.job_id), drop=text(claimed.drop))
-            del self._held[claimed.job_id]
-            self._statuses.withdraw(claimed.drop)
+            self._give_up(claimed)
             return None
         except NoFileError:
             self._put_back(claimed)
@@ -259,6 +256,10 @@ class Admitter:
                 rename_new(claimed.path, os.path.join(self._inbox, name))
                 break
         _log.warning("intake.no_file", job=str(claimed.job_id), drop=text(claimed.drop))
+        self._give_up(claimed)
+
+    def _give_up(self, claimed: Claimed) -> None:
+        """Have no more to do with what is not in `claimed/` any more."""
         del self._held[claimed.job_id]
         self._statuses.withdraw(claimed.drop)
 
@@ -353,7 +354,7 @@ class Admitter:
         if not self._held:
             return 0
         uncertain = [claimed for claimed in self._held.values() if claimed.uncertain]
-        for part in _parts(uncertain, _LOOK_UP_AT_ONCE):
+        for part in _parts(uncertain, LOOK_UP_AT_ONCE):
             rows = self._store.existing([claimed.job_id for claimed in part])
             for claimed in part:
                 claimed.uncertain = False
@@ -369,61 +370,14 @@ class Admitter:
         return admitted
 
     def reconcile(self, now: float, *, adopt_now: bool) -> None:
-        """Find files in `claimed/` that have no row, and hold them for `retry`.
+        """Hold what has no row in `claimed/`; see `Reconciler.rowless`.
 
-        Others put files there before they insert a row (a retried job's copy): unless `adopt_now`,
-        one is adopted only when two calls have found it. Raises database-away and OSError.
+        Raises database-away and OSError.
         """
-        remove_copies = adopt_now and not self._held
-        rowless: dict[uuid.UUID, bytes] = {}
-        part: dict[uuid.UUID, bytes] = {}
-        with os.scandir(self._claimed) as entries:  # of a burst there are 100,000
-            for entry in entries:
-                job_id = _job_id(entry.name)
-                if job_id is None:
-                    self._leave_or_remove(entry.name, remove_copies=remove_copies)
-                elif job_id not in self._held:
-                    part[job_id] = entry.name
-                if len(part) >= _LOOK_UP_AT_ONCE:
-                    rowless |= self._without_row(part)
-                    part.clear()
-        rowless |= self._without_row(part)
-        for job_id in sorted(rowless):
-            if adopt_now or job_id in self._rowless:
-                self._adopt(job_id, rowless[job_id], now)
-        self._rowless = set(rowless)
-
-    def _without_row(self, part: Mapping[uuid.UUID, bytes]) -> dict[uuid.UUID, bytes]:
-        rows = self._store.existing(list(part)) if part else {}
-        return {job_id: name for job_id, name in part.items() if job_id not in rows}
-
-    def _adopt(self, job_id: uuid.UUID, name: bytes, now: float) -> None:
-        path = os.path.join(self._claimed, name)
-        cut = name[37:]
-        drop, found_by, method = cut, FoundBy.SCAN, Method.SETTLED
-        told = self._statuses.told(cut, job_id)
-        if told is not None:
-            found_by, method = told.found_by, told.method
-            if cut_name(told.drop) == cut:
-                drop = told.drop
-        kind, error = classify(drop, self._settings.handlers), None
-        if kind is NameKind.FOREIGN and told is not None:
-            error = SpooldError(errors.HANDLER_UNKNOWN, "no handler's pattern matches its name")
-        elif kind not in DROPS:  # a cut name whose status was lost has no suffix any more
-            kind = NameKind.REQUEST if drop.startswith(b"request-") else NameKind.BUNDLE
-        claimed = Claimed(
-            job_id, drop, kind, path, found_by, method, now, error=error, said_queued=False
-        )
-        self._held[job_id] = claimed
-        points.reached("adopt")
-        _log.info("intake.adopted", job=str(job_id), drop=text(drop))
-
-    def _leave_or_remove(self, name: bytes, *, remove_copies: bool) -> None:
-        if remove_copies and is_copy(name):
-            os.unlink(os.path.join(self._claimed, name))
-        elif not name.startswith(b".") and name not in self._odd:
-            self._odd.add(name)
-            _log.warning("intake.stray_claimed", name=text(name))
+        for claimed in self._reconciler.rowless(self._held.keys(), now, adopt_now=adopt_now):
+            self._held[claimed.job_id] = claimed
+            points.reached("adopt")
+            _log.info("intake.adopted", job=str(claimed.job_id), drop=text(claimed.drop))
 
 
 def _name_is_cut(claimed: Claimed) -> bool:
@@ -432,19 +386,9 @@ def _name_is_cut(claimed: Claimed) -> bool:
 
 def _our_disk(error: OSError) -> Reason | None:
     """Why nothing at all can be taken, where that is what an error on our side means."""
-    if error.errno in FULL:
+    if errors.disk_code(error) is errors.NO_SPACE:
         return Reason.SPACE
     return Reason.DISK if error.errno in {errno.EROFS, errno.EIO} else None
-
-
-def _job_id(name: bytes) -> uuid.UUID | None:
-    """The id in `<job id>.<name>`."""
-    if len(name) < 38 or name[36:37] != b".":
-        return None
-    try:
-        return uuid.UUID(name[:36].decode("ascii"))
-    except ValueError:
-        return None
 
 
 def _parts(items: Sequence[_Item], size: int) -> Iterator[Sequence[_Item]]:

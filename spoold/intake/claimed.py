@@ -8,7 +8,6 @@ Crash: everything here is done again from the start, under the same job id; a co
 to replace the claimed file, `claimed/.<job id>.own`, is removed at the next start.
 """
 
-import errno
 import hashlib
 import os
 import stat
@@ -34,7 +33,6 @@ from spoold.queue.rows import error_document
 BUNDLE_ACTION: Final = "rehydrate"
 _READ_BYTES: Final = 1024 * 1024
 _TOOL_GRACE_SECONDS: Final = 60
-FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
 @dataclass(slots=True)

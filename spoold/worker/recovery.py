@@ -34,7 +34,7 @@ from spoold.queue.catching_up import Decided
 from spoold.queue.job import Move, Publication, State
 from spoold.queue.store import Store
 from spoold.spool import Folder, Spool
-from spoold.status import claimed_name, status_name, true_name
+from spoold.status import claimed_name, parse_claimed_name, status_name, true_name
 from spoold.trust import Signer, Trust
 from spoold.worker import scratch
 from spoold.worker.scratch import Scratch
@@ -42,8 +42,8 @@ from spoold.worker.scratch import Scratch
 log = structlog.get_logger()
 
 # What publishing itself leaves in a scratch folder; anything else is a result that has not left it.
-_ID_AND_DOT: Final = 37  # before the drop's name in `claimed/`
 _OURS: Final = frozenset({STATUS_FILE, LOG_FILE, "link", "link.tmp", "status.tmp"})
+_SOURCES: Final = {DROP: "", STATUS: STATUS_FILE, LOG: LOG_FILE}
 
 
 def recover(tree: Spool, store: Store, signer: Signer) -> None:
@@ -76,13 +76,12 @@ def drop_answered(tree: Spool, signer: Signer) -> int:
     A backup of a tree that was in use has a file twice where it moved while the backup was made.
     """
     own = standing.own_trust(tree, signer)
-    claimed = tree.folder(Folder.CLAIMED)
     answered = set()
-    for name in os.listdir(os.fsencode(claimed)):
-        job = _job_id(os.fsdecode(name))
-        if job is not None and _is_answered(tree, own, job, name[_ID_AND_DOT:]):
-            os.unlink(os.path.join(os.fsencode(claimed), name))
-            answered.add(job)
+    for name in _claimed_names(tree):
+        parsed = parse_claimed_name(name)
+        if parsed is not None and _is_answered(tree, own, *parsed):
+            os.unlink(target_path(tree, Folder.CLAIMED, name))
+            answered.add(parsed[0])
     for one in scratch.all_of(tree):
         if one.job in answered:
             scratch.discard(tree, one)
@@ -109,7 +108,8 @@ def _decided(tree: Spool, own: Trust, one: Scratch, beside: bytes | None) -> Dec
         return None  # all of it is done: a row that does not know follows that
     names = standing.names_of(document)
     claimed = target_path(tree, Folder.CLAIMED, claimed_name(one.job, true_name(document)))
-    if DROP not in names or not (_left(claimed) or _results_have_left(tree, one, names)):
+    drop_has_left = not os.path.lexists(claimed)
+    if DROP not in names or not (drop_has_left or _results_have_left(tree, one, names)):
         return None
     moves = [
         move
@@ -128,10 +128,6 @@ def _decided(tree: Spool, own: Trust, one: Scratch, beside: bytes | None) -> Dec
     )
 
 
-def _left(claimed: bytes) -> bool:
-    return not os.path.lexists(claimed)
-
-
 def _results_have_left(tree: Spool, one: Scratch, names: Mapping[str, Name]) -> bool:
     """Results are renamed before the drop: then this scratch has none, and they are in place."""
     results = [name for role, name in names.items() if role not in {DROP, LOG, STATUS}]
@@ -142,16 +138,11 @@ def _results_have_left(tree: Spool, one: Scratch, names: Mapping[str, Name]) -> 
 def _paths(tree: Spool, one: Scratch, claimed: bytes, role: str, name: Name) -> list[bytes]:
     """Where a file may stand, its source first."""
     target = target_path(tree, *name)
-    match role:
-        case "drop":
-            return [claimed, target]
-        case "status" | "log":
-            return [os.fsencode(one.path / _SOURCES[role]), target]
-        case _:
-            return [target]
-
-
-_SOURCES: Final = {DROP: "", STATUS: STATUS_FILE, LOG: LOG_FILE}
+    if role == DROP:
+        return [claimed, target]
+    if role in _SOURCES:
+        return [os.fsencode(one.path / _SOURCES[role]), target]
+    return [target]
 
 
 def _move(role: str, name: Name, paths: Iterable[bytes]) -> Move | None:
@@ -186,17 +177,16 @@ def _finals_beside(tree: Spool, unknown: Iterable[Scratch]) -> dict[uuid.UUID, b
 
 def _without_drop(tree: Spool, jobs: Iterable[uuid.UUID]) -> list[uuid.UUID]:
     waiting = list(jobs)  # before the listing: a row's drop was there before the row
-    there = {_job_id(name) for name in os.listdir(tree.folder(Folder.CLAIMED))}
+    there = {parsed[0] for name in _claimed_names(tree) if (parsed := parse_claimed_name(name))}
     return [job for job in waiting if job not in there]
+
+
+def _claimed_names(tree: Spool) -> list[bytes]:
+    return os.listdir(os.fsencode(tree.folder(Folder.CLAIMED)))
 
 
 def _job_of(content: bytes) -> uuid.UUID | None:
     _, _, rest = content.partition(b'"job_id":"')
-    return _job_id(os.fsdecode(rest[:36]))
-
-
-def _job_id(text: str) -> uuid.UUID | None:
-    try:
-        return uuid.UUID(text[:36])
-    except ValueError:
-        return None
+    with suppress(ValueError):
+        return uuid.UUID(rest[:36].decode("ascii"))
+    return None

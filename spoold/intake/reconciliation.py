@@ -1,0 +1,93 @@
+"""`claimed/` compared with the queue: which files there have no row, and what drop each one is.
+
+Guarantees: a file is only ever looked at, but for a copy that never came to replace its drop: that
+is removed where nobody can be at work on it.
+"""
+
+import os
+import uuid
+from collections.abc import Collection, Mapping
+
+import structlog
+
+from spoold import errors
+from spoold.canonical import text
+from spoold.errors import SpooldError
+from spoold.handlers import Handlers
+from spoold.intake.claimed import Claimed, is_copy
+from spoold.intake.names import DROPS, NameKind, classify
+from spoold.intake.settings import FoundBy, Method
+from spoold.intake.statuses import Statuses
+from spoold.queue.store import Store
+from spoold.status import cut_name, parse_claimed_name
+
+LOOK_UP_AT_ONCE = 1000
+
+_log = structlog.get_logger()
+
+
+class Reconciler:
+    """Remembers, from one comparison to the next, what had no row. Belongs to one thread."""
+
+    def __init__(
+        self, claimed: bytes, store: Store, statuses: Statuses, handlers: Handlers
+    ) -> None:
+        self._claimed = claimed
+        self._store = store
+        self._statuses = statuses
+        self._handlers = handlers
+        self._rowless: set[uuid.UUID] = set()
+        self._odd: set[bytes] = set()
+
+    def rowless(self, held: Collection[uuid.UUID], now: float, *, adopt_now: bool) -> list[Claimed]:
+        """Drops in `claimed/` that have no row and are not `held` already, in order of their ids.
+
+        Others put files there before they insert a row (a retried job's copy): unless `adopt_now`,
+        only those are told that two calls have found. Raises database-away and OSError.
+        """
+        found: dict[uuid.UUID, bytes] = {}
+        part: dict[uuid.UUID, bytes] = {}
+        with os.scandir(self._claimed) as entries:  # of a burst there are 100,000
+            for entry in entries:
+                parsed = parse_claimed_name(entry.name)
+                if parsed is None:
+                    self._leave_or_remove(entry.name, remove_copies=adopt_now and not held)
+                elif parsed[0] not in held:
+                    part[parsed[0]] = entry.name
+                if len(part) >= LOOK_UP_AT_ONCE:
+                    found |= self._without_row(part)
+                    part.clear()
+        found |= self._without_row(part)
+        due = sorted(found if adopt_now else found.keys() & self._rowless)
+        self._rowless = set(found)
+        return [self._drop(job_id, found[job_id], now) for job_id in due]
+
+    def _without_row(self, part: Mapping[uuid.UUID, bytes]) -> dict[uuid.UUID, bytes]:
+        rows = self._store.existing(list(part)) if part else {}
+        return {job_id: name for job_id, name in part.items() if job_id not in rows}
+
+    def _drop(self, job_id: uuid.UUID, name: bytes, now: float) -> Claimed:
+        """What was claimed under a name that may be cut, as far as its status still tells."""
+        _, _, cut = name.partition(b".")
+        drop, found_by, method = cut, FoundBy.SCAN, Method.SETTLED
+        told = self._statuses.told(cut, job_id)
+        if told is not None:
+            found_by, method = told.found_by, told.method
+            if cut_name(told.drop) == cut:
+                drop = told.drop
+        kind, error = classify(drop, self._handlers), None
+        if kind is NameKind.FOREIGN and told is not None:
+            error = SpooldError(errors.HANDLER_UNKNOWN, "no handler's pattern matches its name")
+        elif kind not in DROPS:  # a cut name whose status was lost has no suffix any more
+            kind = NameKind.REQUEST if drop.startswith(b"request-") else NameKind.BUNDLE
+        path = os.path.join(self._claimed, name)
+        return Claimed(
+            job_id, drop, kind, path, found_by, method, now, error=error, said_queued=False
+        )
+
+    def _leave_or_remove(self, name: bytes, *, remove_copies: bool) -> None:
+        if remove_copies and is_copy(name):
+            os.unlink(os.path.join(self._claimed, name))
+        elif not name.startswith(b".") and name not in self._odd:
+            self._odd.add(name)
+            _log.warning("intake.stray_claimed", name=text(name))
