@@ -343,7 +343,7 @@ def _name_busy(name: bytes) -> SpooldError:
 def _failed(error: OSError) -> SpooldError:
     name = error.filename
     where = show_name(os.fsencode(name))[0] if isinstance(name, str | bytes | Path) else "the file"
-    if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+    if errors.disk_code(error) is errors.NO_SPACE:
         return SpooldError(errors.NO_SPACE, f"{where}: {error.strerror}")
     return SpooldError(
         errors.DISK_ERROR,

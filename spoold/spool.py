@@ -257,7 +257,7 @@ def _crossing_fault(spool: Spool, first: Folder, second: Folder) -> Iterator[Fau
         rename_new(here, there)
         rename_new(there, here)
     except OSError as error:
-        full = error.errno in {errno.ENOSPC, errno.EDQUOT}
+        full = errors.disk_code(error) is errors.NO_SPACE
         fix = "the whole spool must be one file system and one mount: remove the mount or the link"
         yield Fault(
             spool.folder(second),

@@ -12,7 +12,6 @@ truly whether a server lives, where a process id may have been given to somebody
 """
 
 import contextlib
-import errno
 import fcntl
 import json
 import os
@@ -324,7 +323,7 @@ def disk_errors(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         where = error.filename or path
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if errors.disk_code(error) is errors.NO_SPACE:
             raise SpooldError(errors.NO_SPACE, f"no room for the database at {where}") from error
         raise SpooldError(
             errors.DATABASE_UNFIT,
