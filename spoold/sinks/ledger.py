@@ -6,7 +6,6 @@ counts.
 """
 
 import json
-import uuid
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
@@ -45,7 +44,7 @@ class Ledger:
     """The tables, seen from one job and sink."""
 
     connection: Connection
-    job_id: uuid.UUID
+    job_id: str
     sink: str
 
     def find(self) -> Counts | None:

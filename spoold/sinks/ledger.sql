@@ -1,6 +1,6 @@
 create schema if not exists spoold_rows;
 create table if not exists spoold_rows.merged (
-  job_id uuid not null,
+  job_id text not null,
   sink text not null,
   bundle_id text not null,
   manifest_sha256 text not null,
@@ -15,7 +15,7 @@ create table if not exists spoold_rows.merged (
   primary key (job_id, sink)
 );
 create table if not exists spoold_rows.merged_entry (
-  job_id uuid not null,
+  job_id text not null,
   sink text not null,
   entry text not null,
   rows bigint not null,

@@ -196,8 +196,8 @@ class Merging:
             raise SpooldError(
                 errors.SINK_REFUSED,
                 f"{missing:,} rows are not in {self._target.title} though nothing has refused them",
-                hint="nothing was merged: a trigger sends them elsewhere, or row level security "
-                "hides them from this user",
+                hint="nothing was merged: a trigger or rule sends them elsewhere, or row level "
+                "security hides them from this user",
             )
         return int(conflicting)
 

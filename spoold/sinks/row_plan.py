@@ -9,7 +9,6 @@ Crash: before the COMMIT nothing was done; after it the next attempt finds the l
 what that says.
 """
 
-import uuid
 from typing import Final
 
 import psycopg
@@ -69,7 +68,7 @@ class RowPlan:
         self._database = database
         self._delivery = delivery
         self._connection = connection
-        self._ledger = Ledger(connection, uuid.UUID(delivery.job_id), settings.name)
+        self._ledger = Ledger(connection, delivery.job_id, settings.name)
         self._counts = Counts(0, 0, 0, 0)
         self._staging: Staging | None = None
 

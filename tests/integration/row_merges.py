@@ -12,7 +12,6 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from spoold.bundle.entry import Entry, Kind
 from spoold.canonical import Document
 from spoold.connections import Connections
 from spoold.connections.databases import DatabaseSettings
@@ -20,6 +19,7 @@ from spoold.connections.row_types import Column, Encoding, RowSchema
 from spoold.errors import SpooldError
 from spoold.sinks.postgres import RowsSettings, RowsSink
 from spoold.sinks.sink import Delivery, Plan
+from tests.contracts.sink import deliver
 
 ALERTS = "(id bigint primary key, host text not null, severity int, seen timestamptz)"
 
@@ -41,10 +41,11 @@ def alerts(count: int) -> bytes:
 
 @dataclass
 class Place:
-    """A folder with a restored tree, and a schema of the database that nobody else has."""
+    """A bundle's files, and a schema of the database that nobody else has."""
 
     folder: Path
     conninfo: str
+    files: dict[str, bytes] = field(default_factory=dict)
     schema: str = field(default_factory=lambda: f"own_{uuid.uuid4().hex[:12]}")
     checks: Callable[[], None] = lambda: None
     counted: list[tuple[int, int]] = field(default_factory=list)
@@ -60,9 +61,7 @@ class Place:
             return cursor.fetchall() if cursor.description else []
 
     def write(self, path: str, content: bytes) -> None:
-        file = self.folder / "tree" / path
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_bytes(content)
+        self.files[path] = content
 
     def write_schema(
         self, path: str, columns: Mapping[str, Encoding], key: tuple[str, ...] = (), **more: Any
@@ -70,24 +69,15 @@ class Place:
         described = tuple(Column(name, "any", each) for name, each in columns.items())
         self.write(path, RowSchema("q", described, key, **more).encode())
 
-    def delivery(self, job: uuid.UUID | None = None, **changes: Any) -> Delivery:
-        tree = self.folder / "tree"
-        found = sorted(path.relative_to(tree) for path in tree.rglob("*") if path.is_file())
-        fields = {
-            "bundle_id": "demo-000000000001",
-            "site": "site-b",
-            "manifest_sha256": "ab" * 32,
-            "job_id": str(job or uuid.uuid4()),
-            "tree": tree,
-            "scratch": self.folder,
-            "entries": lambda: (
-                Entry(str(path).encode(), Kind.FILE, 0o644, 0, 0, 0, "test") for path in found
-            ),
-            "connections": Connections(),
-            "check": self.checks,
-            "count": lambda size, rows: self.counted.append((size, rows)),
-        }
-        return Delivery(**{**fields, **changes})
+    def delivery(self, job: uuid.UUID | None = None) -> Delivery:
+        return deliver(
+            self.folder,
+            self.files,
+            job_id=str(job or uuid.uuid4()),
+            site="site-b",
+            check=self.checks,
+            count=lambda size, rows: self.counted.append((size, rows)),
+        )
 
     def sink(self, **settings: Any) -> RowsSink:
         conninfo = settings.pop("conninfo", self.conninfo)
@@ -144,7 +134,6 @@ class Place:
 def own_schema(folder: Path, conninfo: str) -> Iterator[Place]:
     """A place whose schema is gone afterwards."""
     place = Place(folder, conninfo)
-    (folder / "tree").mkdir()
     place.run(f"create schema {place.schema}")
     yield place
     place.run(f"drop schema {place.schema} cascade")

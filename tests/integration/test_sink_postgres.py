@@ -1,13 +1,15 @@
 """The postgres sink: rows into a table, each once, all or none, and said exactly."""
 
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
 from spoold.connections.row_types import Encoding
+from spoold.sinks.sink import Sink
+from tests.contracts.sink import SinkContract
 from tests.integration.row_merges import ALERTS, Place, alert, alerts, lines, own_schema
 
 
@@ -16,6 +18,20 @@ def place(tmp_path: Path, shared_conninfo: str) -> Iterator[Place]:
     with own_schema(tmp_path, shared_conninfo) as place:
         place.run(f"create table alert {ALERTS}")
         yield place
+
+
+class TestRows(SinkContract):
+    files: ClassVar[dict[str, bytes]] = {"alerts/a.jsonl": alerts(3)}
+    refused: ClassVar[dict[str, bytes]] = {"alerts/a.jsonl": b"no row\n"}
+
+    @pytest.fixture
+    def sink(self, place: Place) -> Sink:
+        place.run("insert into alert values (2, 'mine', 1, null)")
+        return place.sink(name=place.schema)  # jobs of the contract have the same ids
+
+    @pytest.fixture
+    def state(self, place: Place) -> Callable[[], object]:
+        return place.contents
 
 
 def rows(place: Place) -> list[Any]:
@@ -92,10 +108,10 @@ def test_the_ledger_says_which_entries_a_job_has_merged(place: Place) -> None:
     assert place.run(
         "select bundle_id, site, target, inserted, updated, skipped, conflicting"
         " from spoold_rows.merged where job_id = %s and sink = 'alerts'",
-        job,
-    ) == [("demo-000000000001", "site-b", f"{place.schema}.alert", 5, 0, 0, 0)]
+        str(job),
+    ) == [("demo-0123456789ab", "site-b", f"{place.schema}.alert", 5, 0, 0, 0)]
     assert place.run(
-        "select entry, rows from spoold_rows.merged_entry where job_id = %s order by 1", job
+        "select entry, rows from spoold_rows.merged_entry where job_id = %s order by 1", str(job)
     ) == [("alerts/a.jsonl", 3), ("alerts/b.jsonl", 0), ("alerts/c.jsonl", 2)]
 
 
