@@ -1,4 +1,4 @@
-"""The contract of sources, held by the kinds that come with spoold and by the page's example."""
+"""The contracts of sources and sinks, held by the kinds that come with spoold and by an example."""
 
 import json
 import os
@@ -6,18 +6,28 @@ import re
 import subprocess
 import sys
 import tomllib
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
 from spoold.connections import Connections
+from spoold.connections.apis import EndpointSettings
 from spoold.connections.databases import DatabaseSettings, QuerySettings
+from spoold.sinks.sink import Sink
 from spoold.sources.files import FilesSource
+from spoold.sources.http import HttpSource
 from spoold.sources.postgres import PostgresSource
+from spoold.sources.s3 import S3Source
+from tests.apis import Exchange, serving, settings
 from tests.contracts.example.spoold_mailbox import MailboxSource
+from tests.contracts.sink import SinkContract
 from tests.contracts.source import SourceContract
+from tests.integration.row_merges import ALERTS, Place, alert, alerts, lines, own_schema
 from tests.sites import spoold
+from tests.stores import Bucket
 
 TOP = Path(__file__).parents[2]
 EXAMPLE = TOP / "tests" / "contracts" / "example"
@@ -95,6 +105,89 @@ class TestPostgres(SourceContract):
         return {"kind": "postgres", "query": "many"}
 
 
+class _BesideItsServer(SourceContract):
+    """A server of the test's own lives in this process: its sockets are no leak."""
+
+    def descriptors(self) -> int:
+        found = []
+        for name in os.listdir("/proc/self/fd"):
+            with suppress(FileNotFoundError):
+                found.append(os.readlink(f"/proc/self/fd/{name}"))
+        return sum(not link.startswith(("socket:", "anon_inode:", "/proc/")) for link in found)
+
+
+class TestHttp(_BesideItsServer):
+    kind = HttpSource
+
+    @pytest.fixture
+    def connections(self) -> Iterator[Connections]:
+        with serving() as api:
+            api.answer = self.answer
+            download = {"path": "/file/{item.name}", "name": "{item.name}"}
+            yield Connections(
+                apis={"cases": settings(api.base)},
+                endpoints={
+                    name: EndpointSettings.model_validate(
+                        {"api": "cases", "path": f"/{name}", "download": download}
+                    )
+                    for name in ("few", "gone", "large", "flawed")
+                },
+            )
+
+    def answer(self, exchange: Exchange) -> None:
+        match exchange.path.split("/")[1:]:
+            case ["gone"] | ["file", "missing"]:
+                exchange.send("gone", 404)
+            case ["file", "large"]:
+                size = 3 * self.max_bytes
+                exchange.head(200, {"Content-Length": str(size)})
+                for _ in range(size // 65536):
+                    exchange.raw(bytes(65536))
+            case ["file", name]:
+                exchange.send(name)
+            case [name]:
+                names = {"large": ["large"], "flawed": ["a", "missing", "z"]}.get(name, ["b", "a"])
+                exchange.send(json.dumps([{"name": each} for each in names]))
+
+    @pytest.fixture
+    def spec(self) -> dict[str, Any]:
+        return {"kind": "http", "endpoint": "few", "into": "files"}
+
+    @pytest.fixture
+    def missing(self) -> dict[str, Any]:
+        return {"kind": "http", "endpoint": "gone"}
+
+    @pytest.fixture
+    def flawed(self) -> dict[str, Any]:
+        return {"kind": "http", "endpoint": "flawed"}
+
+    @pytest.fixture
+    def large(self) -> dict[str, Any]:
+        return {"kind": "http", "endpoint": "large"}
+
+
+class TestS3(_BesideItsServer):
+    kind = S3Source
+
+    @pytest.fixture
+    def connections(self, bucket: Bucket) -> Connections:
+        for key in ("few/b", "few/a/b", "few/a-b", "flawed/a", "flawed//b"):
+            bucket.put(key, key.encode())
+        return bucket.connections()
+
+    @pytest.fixture
+    def spec(self) -> dict[str, Any]:
+        return {"kind": "s3", "store": "vault", "path": "few", "into": "files"}
+
+    @pytest.fixture
+    def missing(self) -> dict[str, Any]:
+        return {"kind": "s3", "store": "other"}
+
+    @pytest.fixture
+    def flawed(self) -> dict[str, Any]:
+        return {"kind": "s3", "store": "vault", "path": "flawed"}
+
+
 class TestTheExample(SourceContract):
     kind = MailboxSource
 
@@ -111,6 +204,28 @@ class TestTheExample(SourceContract):
     @pytest.fixture
     def missing(self) -> dict[str, Any]:
         return {"kind": "mailbox", "box": "gone"}
+
+
+class TestRowsSink(SinkContract):
+    files: ClassVar[dict[str, bytes]] = {
+        "alerts/a.jsonl": alerts(5),
+        "alerts/b.jsonl": lines(alert(6)),
+    }
+    refused: ClassVar[dict[str, bytes]] = {"alerts/a.jsonl": alerts(5) + lines(alert(7, more=1))}
+
+    @pytest.fixture
+    def place(self, tmp_path: Path, module_conninfo: str) -> Iterator[Place]:
+        with own_schema(tmp_path, module_conninfo) as place:
+            place.run(f"create table alert {ALERTS}")
+            yield place
+
+    @pytest.fixture
+    def sink(self, place: Place) -> Sink:
+        return place.sink()
+
+    @pytest.fixture
+    def state(self, place: Place) -> Callable[[], object]:
+        return lambda: place.run("select * from alert order by id")
 
 
 def test_the_page_shows_the_example_as_it_is() -> None:
