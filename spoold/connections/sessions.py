@@ -212,11 +212,12 @@ def database_errors(name: str, codes: Codes, *, at: str | None = None) -> Iterat
 
 
 def _raise(name: str, error: psycopg.Error, codes: Codes, at: str | None) -> NoReturn:
-    state = error.sqlstate
+    state = error.sqlstate or ""
     said = f"[databases.{name}]: {sentence(error)}"
-    hint = next((hint for begins, hint in _HINTS if state and state.startswith(begins)), "")
-    # Without a SQLSTATE it is libpq that speaks: the connection was lost.
-    if state is None or state.startswith(_AWAY):
+    hint = next((hint for begins, hint in _HINTS if state.startswith(begins)), "")
+    # Without a SQLSTATE libpq speaks, of a lost connection; or the driver, of a wrong value.
+    lost = not state and not isinstance(error, psycopg.ProgrammingError | psycopg.DataError)
+    if lost or state.startswith(_AWAY):
         raise SpooldError(codes.away, said, at=at) from error
     if state.startswith(_LOGIN_STATES):
         raise SpooldError(codes.refused, said, hint=_LOGIN, at=at) from error
@@ -250,7 +251,7 @@ def _conninfo(name: str, settings: DatabaseSettings) -> str:
     except psycopg.ProgrammingError:
         given = {"host": "@"}
     # libpq's own words would tell a part of the password, where that holds a character of URLs.
-    if not address or "@" in str(given.get("host", "")):
+    if not address or any("@" in str(given.get(part, "")) for part in ("host", "dbname")):
         raise SpooldError(
             errors.CONFIG_INVALID,
             "it is no libpq address",
