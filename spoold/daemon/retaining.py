@@ -21,6 +21,7 @@ log = structlog.get_logger()
 
 _LONGEST_PAUSE_SECONDS: Final = 60.0
 _SHORTEST_PAUSE_SECONDS: Final = 1.0
+_BREATH_SECONDS: Final = 0.02  # between two batches, for the threads that drops wait for
 _ROUNDS_AN_AGE: Final = 10  # so late may a file go: a tenth of its time, and no more than a minute
 
 
@@ -46,7 +47,11 @@ class Retaining:
         if not self._settings.anything:
             return
         retention = Retention(
-            self._tree, self._store, self._settings, self._connections, stop.is_set
+            self._tree,
+            self._store,
+            self._settings,
+            self._connections,
+            lambda: stop.wait(_BREATH_SECONDS),
         )
         shortest = self._settings.shortest_seconds / _ROUNDS_AN_AGE or _LONGEST_PAUSE_SECONDS
         usual = min(max(shortest, _SHORTEST_PAUSE_SECONDS), _LONGEST_PAUSE_SECONDS)

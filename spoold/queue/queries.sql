@@ -267,7 +267,8 @@ returning id;
 
 -- name: finish
 -- The catalogue's rows are made of what the job's own says: no other statement, and nothing at all
--- for jobs that are no bundles. The answer under status/ takes over the name from an earlier job.
+-- for jobs that are no bundles. The answer under status/ takes the name over from an earlier job (a
+-- later one's stands where an older database has forgotten this one).
 with ended as (
   update spoold.job set state = job.outcome ->> 'state', finished_at = now(), worker = null
   from unnest(%(jobs)b::uuid[], %(epochs)b::int[], %(workers)b::uuid[], %(answers)b::bytea[])
@@ -285,6 +286,7 @@ with ended as (
   insert into spoold.published (spool, folder, name, job, role, area)
   select spool, 'status', answer, id, 'answer', 'status' from ended where answer is not null
   on conflict (spool, folder, name) do update set job = excluded.job, at = excluded.at
+    where published.job <= excluded.job
 ), catalogued as (
   insert into spoold.bundle (spool, job, bundle_id, manifest_sha256, from_site, received, folder,
     name, bytes, entries, created_at)

@@ -22,7 +22,7 @@ from typing import Final
 import structlog
 
 from spoold import points, spool
-from spoold.publish.plan import STATUS, shown, target_path
+from spoold.publish.plan import STATUS, target_path
 from spoold.queue.placed import Places
 from spoold.queue.tree_rows import Area, Placed
 from spoold.sinks.remove import remove_tree
@@ -84,13 +84,13 @@ class Remover:
         trash: list[bytes] = []
         over: list[Placed] = []
         folders: set[str] = set()
+        failure: OSError | None = None
         for one in batch:
             try:
                 taken = self._take(one, done)
             except OSError as error:
                 done.failed += 1
-                path = shown(one.folder, one.name)
-                log.warning("retention.not-removed", path=path, error=str(error))
+                failure = error
                 continue
             if taken is not None:
                 trash.append(taken)
@@ -98,6 +98,8 @@ class Remover:
             if taken is not None or self._is_over(one):
                 over.append(one)
             points.reached("retain.renamed")
+        if failure is not None:  # one for all: it may be the same with each
+            log.warning("retention.not-removed", files=done.failed, error=str(failure))
         for folder in sorted(folders):
             spool.sync_folder(self._tree.root / folder)
         points.reached("retain.synced")

@@ -26,7 +26,7 @@ T = TypeVar("T")
 
 _MOST_A_ROUND: Final = 2000  # jobs; then others have their turn
 _MOST_ROWS_A_ROUND: Final = 20_000
-_BATCH: Final = 200
+_BATCH: Final = 100
 _NEEDS_COUNT_SECONDS: Final = 5.0
 _RESULTS: Final = frozenset({Area.PROCESSED, Area.BUNDLES})
 
@@ -43,7 +43,10 @@ class Round:
 
 
 class Retention:
-    """Removes what is due in one spool. For one thread."""
+    """Removes what is due in one spool. For one thread.
+
+    `stopped` is asked before each batch, and may take its time.
+    """
 
     def __init__(
         self,
@@ -104,6 +107,8 @@ class Retention:
     def give_up_fetched(self) -> None:
         """Mark the bundles whose files somebody has taken away, and free their names."""
         for bundles in _batches(self._catalogue.newest()):
+            if self._stopped():
+                return
             places = self._places.of([bundle.job for bundle in bundles], [Area.BUNDLES])
             self._places.give_up([one for one in places if look(self._tree, one)[0] is Found.GONE])
 

@@ -77,12 +77,18 @@ class Limits:
 def rules_of(settings: RetentionSettings) -> list[Rule]:
     """The rules of age, in the order in which they are applied."""
     own = bool(settings.bundles or settings.bundles_keep or settings.bundles_bytes)
-    alone = frozenset({Area.BUNDLES})
-    together = frozenset({Area.PROCESSED}) if own else _TOGETHER
-    rules = [
-        Rule(Area.PROCESSED, settings.processed, together),
-        # One that a rule for bundles had left alone, before it was taken back.
-        Rule(Area.BUNDLES, settings.bundles if own else settings.processed, alone),
+    if own:
+        rules = [
+            Rule(Area.PROCESSED, settings.processed, frozenset({Area.PROCESSED})),
+            Rule(Area.BUNDLES, settings.bundles, frozenset({Area.BUNDLES})),
+        ]
+    else:
+        rules = [
+            Rule(Area.PROCESSED, settings.processed, _TOGETHER),
+            # Those that a rule for bundles had left alone, before it was taken back.
+            Rule(Area.BUNDLES, settings.processed, _TOGETHER),
+        ]
+    rules += [
         Rule(Area.FAILED, settings.failed, frozenset({Area.FAILED})),
         Rule(Area.RESTORED, settings.restored, frozenset({Area.RESTORED})),
         Rule(Area.STATUS, settings.status, frozenset({Area.STATUS})),

@@ -269,6 +269,8 @@ def test_every_command_helps_with_its_exit_statuses_and_an_example(name: str) ->
     commands = [[name]]
     if name == "keys":
         commands = [[name, each] for each in ("show", "trust", "list", "revoke", "generate")]
+    if name == "bundles":
+        commands = [[name, each] for each in ("list", "show", "delete", "pin", "unpin", "prune")]
     if name == "selftest":
         commands = [[name, "fence"]]
     for command in commands:
