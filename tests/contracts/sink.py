@@ -17,7 +17,6 @@ from spoold.errors import SpooldError
 from spoold.sinks.sink import Delivery, Sink
 
 BUNDLE_ID = "demo-0123456789ab"
-ONE, TWO = str(uuid.UUID(int=1)), str(uuid.UUID(int=2))  # jobs
 
 
 class LostError(Exception):
@@ -144,11 +143,12 @@ class SinkContract:
     def test_what_was_applied_once_stays_as_it_is(
         self, sink: Sink, state: Callable[[], object], make: Callable[..., Delivery]
     ) -> None:
-        apply(sink, make(job_id=ONE))
+        job = str(uuid.uuid4())
+        apply(sink, make(job_id=job))
         after = state()
-        apply(sink, make(job_id=ONE))
+        apply(sink, make(job_id=job))
         assert state() == after
-        apply(sink, make(job_id=TWO))
+        apply(sink, make(job_id=str(uuid.uuid4())))
         assert state() == after
 
     def test_a_refusal_is_an_error_with_a_code_and_changes_nothing(
@@ -168,12 +168,12 @@ class SinkContract:
         state: Callable[[], object],
         make: Callable[..., Delivery],
     ) -> None:
-        before = state()
+        before, job = state(), str(uuid.uuid4())
         try:
-            apply(sink, make(job_id=ONE, check=_lose))
+            apply(sink, make(job_id=job, check=_lose))
         except LostError:  # what is done at once need not ask
             assert state() == before
-        apply(sink, make(job_id=ONE))
+        apply(sink, make(job_id=job))
         assert state() != before
 
     def test_progress_is_counted(self, sink: Sink, make: Callable[..., Delivery]) -> None:
