@@ -56,11 +56,15 @@ class Stream(httpcore2.NetworkStream):
     """A connection that reads in steps, and knows how many bytes came after the last head."""
 
     def __init__(
-        self, inner: httpcore2.NetworkStream, clock: Clock, read_timeout_seconds: float
+        self,
+        inner: httpcore2.NetworkStream,
+        clock: Clock,
+        connect_timeout: float,
+        read_timeout: float,
     ) -> None:
         self._inner = inner
         self._clock = clock
-        self._read_timeout = read_timeout_seconds
+        self._connect_timeout, self._read_timeout = connect_timeout, read_timeout
         self._head = b""
         self._in_body = False
         self.body_bytes = 0
@@ -97,8 +101,8 @@ class Stream(httpcore2.NetworkStream):
         timeout: float | None = None,
     ) -> httpcore2.NetworkStream:
         """The same over TLS."""
-        inner = self._inner.start_tls(ssl_context, server_hostname, timeout)
-        return Stream(inner, self._clock, self._read_timeout)
+        inner = self._inner.start_tls(ssl_context, server_hostname, self._connect_timeout)
+        return Stream(inner, self._clock, self._connect_timeout, self._read_timeout)
 
     def get_extra_info(self, info: str) -> Any:
         """What the connection beneath says."""
@@ -138,4 +142,4 @@ class Backend(httpcore2.NetworkBackend):
         inner = self._inner.connect_tcp(
             host, port, self._connect_timeout, local_address, socket_options
         )
-        return Stream(inner, self._clock, self._read_timeout)
+        return Stream(inner, self._clock, self._connect_timeout, self._read_timeout)
