@@ -34,15 +34,15 @@ def bind(
     found = mismatches(database, spool)
     _refuse(found, accept)
     identity = spool.identity()
-    place = Place.of(spool)
+    place = _storable_place(spool)
     database.run(
         "bind_spool",
         {
             "spool": identity.spool,
             "site": site,
-            "path": place.path.encode("utf-8", "backslashreplace").decode(),
-            "device": to_bigint(place.device),
-            "inode": to_bigint(place.inode),
+            "path": place.path,
+            "device": place.device,
+            "inode": place.inode,
         },
     )
     if identity.database is None or Mismatch.DATABASE in found:
@@ -85,19 +85,20 @@ def mismatches(database: Database, spool: Spool) -> dict[Mismatch, SpooldError]:
             "`spoold adopt --new-database` takes this one: unfinished drops begin anew",
         )
     bound = database.row("bound_spool", {"spool": identity.spool})
-    here = Place.of(spool)
-    mine = Place(
-        here.path.encode("utf-8", "backslashreplace").decode(),
-        to_bigint(here.device),
-        to_bigint(here.inode),
-    )
-    if bound is not None and not Place(*bound).is_tree_of(mine):
+    if bound is not None and not Place(*bound).is_tree_of(_storable_place(spool)):
         found[Mismatch.PLACE] = SpooldError(
             errors.SPOOL_FOREIGN,
             f"{spool.root} is a copy: its database knows the spool at {bound[0]}",
             hint=COPY_HINT,
         )
     return found
+
+
+def _storable_place(spool: Spool) -> Place:
+    """Where the tree stands, in values that the database can hold."""
+    here = Place.of(spool)
+    path = here.path.encode("utf-8", "backslashreplace").decode()
+    return Place(path, to_bigint(here.device), to_bigint(here.inode))
 
 
 def _refuse(found: dict[Mismatch, SpooldError], accept: Collection[Mismatch]) -> None:
