@@ -1,6 +1,7 @@
 """A door before an S3 server: passes requests on, and goes wrong as a test has it."""
 
 import http.client
+import ssl
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -65,9 +66,14 @@ class Door:
         return Fault()
 
 
+class _Front(ThreadingHTTPServer):
+    def handle_error(self, *_: Any) -> None:
+        """Nothing: clients that are killed are what it is for."""
+
+
 @contextmanager
-def door(server: Server) -> Iterator[tuple[Door, Server]]:
-    """A door, and the server as it looks from before it."""
+def door(server: Server, tls: ssl.SSLContext | None = None) -> Iterator[tuple[Door, Server]]:
+    """A door, and the server as it looks from before it: with TLS, as https://localhost."""
     made = Door(server)
     upstream = urlsplit(server.url)
 
@@ -140,12 +146,15 @@ def door(server: Server) -> Iterator[tuple[Door, Server]]:
                 with made.lock:
                     made.bytes_back += len(block)
 
-    front = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    front = _Front(("127.0.0.1", 0), Handler)
+    if tls is not None:
+        front.socket = tls.wrap_socket(front.socket, server_side=True)
+    where = "https://localhost" if tls is not None else "http://127.0.0.1"
     thread = threading.Thread(target=front.serve_forever, args=(0.05,), name="door")
     thread.start()
     try:
         here = Server(
-            f"http://127.0.0.1:{front.server_port}",
+            f"{where}:{front.server_port}",
             server.access_key,
             server.secret_key,
             server.region,

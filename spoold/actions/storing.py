@@ -23,21 +23,10 @@ from spoold.bundle.reader import BundleReader, Policy, open_bundle, verify, veri
 from spoold.bundle.scratch import disk_errors
 from spoold.bundle.writer import BuiltBundle
 from spoold.canonical import Document
-from spoold.errors import SpooldError
+from spoold.errors import Ending, SpooldError
 from spoold.stores import ObjectInfo, StoredObject, open_store, put_new
 
 _COPY_BYTES: Final = 1024 * 1024
-_OF_THE_STORE: Final = frozenset(
-    {
-        errors.STORE_AWAY,
-        errors.STORE_REFUSED,
-        errors.STORE_ANSWER,
-        errors.SOURCE_CHANGED,
-        errors.NO_SPACE,
-        errors.READ_ONLY,
-        errors.DISK_ERROR,
-    }
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +132,7 @@ class Target:
         try:
             yield
         except SpooldError as error:
-            if error.code in _OF_THE_STORE:
+            if error.code.state is not Ending.REJECTED:
                 raise
             raise SpooldError(
                 errors.STORE_KEY_TAKEN, f"{self._shown}: {canonical.text(str(error))}", at="store"

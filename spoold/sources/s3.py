@@ -82,10 +82,13 @@ class S3Source:
     def measure(self) -> int | None:
         """The bytes that are listed now; None where there are too many objects to look."""
         total = 0
-        for number, (_, item) in enumerate(self._taken()):
-            if number == _MEASURED_OBJECTS:
-                return None
-            total += item.size
+        try:
+            for number, (_, item) in enumerate(self._taken()):
+                if number == _MEASURED_OBJECTS:
+                    return None
+                total += item.size
+        finally:
+            self._store.client.close()  # other sources may take long before it is this one's turn
         return total
 
     def entries(self, on_problem: Problem) -> Iterator[SourceEntry]:

@@ -129,6 +129,18 @@ def test_anything_else_under_its_key_is_left_alone(site: Site, bucket: Bucket, w
     assert bucket.get(key) == other
 
 
+def test_an_attempt_that_loses_its_database_takes_nothing_for_foreign(site: Site) -> None:
+    stored(site)
+
+    def check() -> None:
+        raise SpooldError(errors.DATABASE_AWAY)
+
+    site.check = check
+    with pytest.raises(SpooldError) as caught:
+        stored(site)
+    assert caught.value.code is errors.DATABASE_AWAY
+
+
 def test_a_bundle_is_restored_from_where_it_is_stored(site: Site) -> None:
     result = stored(site)
     path = result["store"]["key"].removeprefix("bundles/")

@@ -1,11 +1,18 @@
 """Object stores that are slow, refuse, lie and break: behind a door before a real one."""
 
+import datetime
 import os
+import signal
+import ssl
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 
 from spoold import errors
 from spoold.errors import Code, SpooldError
@@ -226,3 +233,105 @@ def test_a_part_of_a_bundle_is_read_by_a_part_of_its_bytes(
         outcome = site.run("rehydrate", bundle=bundle, only=only)
         assert outcome.result["partial"]
         assert least < way[0].bytes_back < most < len(data) // 3
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_what_a_killed_worker_had_begun_is_thrown_away_and_made_whole(
+    way: tuple[Door, Bucket], tmp_path: Path
+) -> None:
+    tree = tmp_path / "tree"
+    tree.mkdir()
+    (tree / "noise").write_bytes(os.urandom(11 * MIB))
+    made = way[1].connections(part_bytes=5 * MIB)
+    site = Site(tmp_path, type(made)(roots={"evidence": tree}, stores=made.stores))
+    sources = [{"kind": "files", "root": "evidence"}]
+    child = os.fork()
+    if not child:
+        calls = 0
+
+        def die() -> None:
+            # Its first part is on its way by then: the calls before are of five requests.
+            nonlocal calls
+            calls += 1
+            if calls > 12:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        site.check = die
+        try:
+            site.run("bundle", name="demo", sources=sources, store="vault")
+        finally:
+            os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+    assert way[1].uploads() == ["demo-0123456789ab.tar.zst"]
+    assert way[1].keys() == []
+    site.attempts += 1  # the child's
+    site.run("bundle", name="demo", sources=sources, store="vault")
+    (built,) = site.scratch.iterdir()
+    assert way[1].uploads() == []
+    assert way[1].get("demo-0123456789ab.tar.zst") == built.read_bytes()
+
+
+# --- TLS ----------------------------------------------------------------------------------------
+
+
+def authority(folder: Path, host: str) -> tuple[Path, ssl.SSLContext]:
+    """A certificate that signed itself, for a host, and a server's context with it."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "of a test")])
+    now = datetime.datetime.now(datetime.UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(days=1))
+        .not_valid_after(now + datetime.timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName(host)]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    public = folder / f"{host}.pem"
+    public.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    private = folder / f"{host}.key"
+    private.write_bytes(
+        key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
+    )
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(public, private)
+    return public, context
+
+
+@pytest.mark.parametrize(
+    ("host", "known", "said"),
+    [
+        ("localhost", True, None),
+        ("localhost", False, "self-signed certificate"),
+        ("other.example", True, "not valid for 'localhost'"),
+    ],
+)
+def test_a_store_with_an_authority_of_its_own_is_believed_if_it_is_named(
+    swift_bucket: Bucket, tmp_path: Path, host: str, known: bool, said: str | None
+) -> None:
+    public, context = authority(tmp_path, host)
+    with door(swift_bucket.server, context) as (_, server), swift_bucket.opened:
+        bucket = behind(swift_bucket, server)
+        store = bucket.store(ca=str(public) if known else None)
+        if said is None:
+            assert list(store.list(b"")) == []
+            return
+        error = refusal(store)
+    assert error.code is errors.STORE_REFUSED
+    assert said in error.message
+    assert "`ca`" in error.hint
+
+
+def test_a_file_of_authorities_that_is_none_is_told(swift_bucket: Bucket, tmp_path: Path) -> None:
+    (tmp_path / "ca").write_text("no certificate")
+    with pytest.raises(SpooldError) as caught:
+        swift_bucket.store(endpoint="https://localhost:9", ca=str(tmp_path / "ca"))
+    assert (caught.value.code, caught.value.at) == (errors.CONFIG_INVALID, "stores.vault.ca")
