@@ -6,7 +6,9 @@ import signal
 import psycopg
 import pytest
 
-from spoold import doctor, postgres
+from spoold import postgres
+from spoold.doctor import Level
+from spoold.doctor.database import held_rows
 from spoold.postgres.horizon import Holder, Kind, holders
 from tests.conftest import wait_until
 from tests.integration.postgres_runs import postmaster, start_by_hand, text_of
@@ -85,12 +87,12 @@ def test_a_prepared_transaction_and_a_slot_are_found(server: postgres.Server) ->
     ],
 )
 def test_doctor_names_who_and_what_ends_it(holder: Holder, says: str, fix: str) -> None:
-    (finding,) = doctor.held_rows([holder])
-    assert finding.level is doctor.Level.WARN
+    (finding,) = held_rows([holder])
+    assert finding.level is Level.WARN
     assert says in finding.detail
     assert fix in finding.fix
 
 
 def test_doctor_says_nothing_of_what_is_short() -> None:
     short = Holder(Kind.SESSION, 7, "psql", "ann, active", 30.0, 100)
-    assert list(doctor.held_rows([short])) == []
+    assert list(held_rows([short])) == []
