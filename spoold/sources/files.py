@@ -54,8 +54,8 @@ class FilesSpec(SourceSpec):
     path: Text = Field(
         default="", description="a folder or file beneath the root; empty: all of it"
     )
-    include: Include = Field(default=["**"])
-    exclude: Patterns = Field(default=[])
+    include: Include = Field(default=["**"], description="globs over paths beneath it")
+    exclude: Patterns = Field(default=[], description="globs: what they match is left out")
     into: Into | None = Field(default=None, description="the folder in the bundle")
 
     def title(self) -> str:

@@ -36,8 +36,8 @@ class S3Spec(SourceSpec):
     kind: Literal["s3"]
     store: Name = Field(description="a key of [stores] in the configuration")
     path: Beneath = Field(default="", description="beneath the store's prefix; empty: all of it")
-    include: Include = Field(default=["**"])
-    exclude: Patterns = Field(default=[])
+    include: Include = Field(default=["**"], description="globs over paths beneath it")
+    exclude: Patterns = Field(default=[], description="globs: what they match is left out")
     into: Into | None = Field(default=None, description="the folder in the bundle")
 
     def title(self) -> str:

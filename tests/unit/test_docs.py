@@ -1,21 +1,29 @@
-"""README.md against the code. Run as a script, this renews the tables that it holds equal."""
+"""The pages against the code. Run as a script, this renews the tables that it holds equal."""
 
 import re
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Literal, get_args, get_origin
 
 import pytest
+from pydantic import BaseModel
 
 from spoold import errors, schemas
 from spoold.canonical import Document
 from spoold.cli import COMMANDS, cli
-from spoold.config import toml_value
+from spoold.config import connecting, toml_value
 from spoold.config.handlers import HandlerSection
+from spoold.config.sections import NAMED
+from spoold.connections.apis import DownloadSettings
 from spoold.intake.settings import Reason
 from spoold.queue.job import FINAL, State
+from spoold.sinks.sink import kinds as sinks
+from spoold.sources.source import kinds as sources
 from spoold.status import WAITING
 
 TOP = Path(__file__).parents[2]
 README = TOP / "README.md"
+SOURCES = TOP / "spool-layout" / "SOURCES.md"
 PAGES = [README, *sorted((TOP / "spool-layout").glob("*.md")), TOP / "CHANGELOG.md"]
 
 _SECTION = r"(<!-- generated: {} -->\n).*?(<!-- end -->\n)"
@@ -40,23 +48,47 @@ def codes() -> str:
     return "\n".join(["| code | meaning | what to do | exit |", "|---|---|---|---:|", *rows]) + "\n"
 
 
-def handlers() -> str:
-    """The keys of `[[handlers]]`."""
-    rows = []
-    for name, field in HandlerSection.model_fields.items():
-        key = f"handlers.{field.alias or name}"
-        value = None if field.default_factory is not None else field.default
-        if field.is_required():
-            default = "required"
-        elif value is None:
-            default = ""
-        else:
-            default = f"`{toml_value(key, value)}`"
-        rows.append(f"| `{field.alias or name}` | {default} | {field.description} |")
-    return "\n".join(["| key | default | meaning |", "|---|---|---|", *rows]) + "\n"
+def keys(model: type[BaseModel]) -> Callable[[], str]:
+    """Gives the table of the keys of a section, or of the fields of a source."""
+
+    def table() -> str:
+        rows = []
+        for name, field in model.model_fields.items():
+            key = f"section.{field.alias or name}"
+            value = None if field.default_factory is not None else field.default
+            if name == "kind":
+                default = f'`"{get_args(field.annotation)[0]}"`'
+            elif field.is_required():
+                default = "required"
+            elif value is None or isinstance(value, BaseModel):
+                default = ""
+            else:
+                default = f"`{toml_value(key, value)}`"
+            described = (field.description or "its kind").replace("|", "\\|")
+            if get_origin(field.annotation) is Literal and name != "kind":
+                choices = ", ".join(f'`"{each}"`' for each in get_args(field.annotation))
+                described = f"{choices}: {described}"
+            rows.append(f"| `{field.alias or name}` | {default} | {described} |")
+        return "\n".join(["| key | default | meaning |", "|---|---|---|", *rows]) + "\n"
+
+    return table
 
 
-SECTIONS = {"handlers": handlers, "exits": exits, "errors": codes}
+def models() -> Iterator[tuple[str, type[BaseModel]]]:
+    """The sections of sources and sinks, by the names of their tables in the page."""
+    for table in NAMED:
+        yield from ((table, model) for model in connecting.models(table))
+    yield "download", DownloadSettings
+    yield from ((f"source {name}", kind.Spec) for name, kind in sources().items())
+    yield from ((f"sink {name}", kind.Settings) for name, kind in sinks().items())
+
+
+# For each page, its generated tables.
+PAGES_OF = {
+    README: {"handlers": keys(HandlerSection), "exits": exits, "errors": codes},
+    SOURCES: {name: keys(model) for name, model in models()},
+}
+TABLES = [(page, name) for page, tables in PAGES_OF.items() for name in tables]
 
 
 def replaced(page: str, name: str, content: str) -> str:
@@ -71,10 +103,11 @@ def replaced(page: str, name: str, content: str) -> str:
     return changed
 
 
-@pytest.mark.parametrize("name", SECTIONS)
-def test_the_readme_says_what_the_code_says(name: str) -> None:
-    page = README.read_text()
-    assert page == replaced(page, name, SECTIONS[name]()), "run python tests/unit/test_docs.py"
+@pytest.mark.parametrize(("page", "name"), TABLES, ids=[name for _, name in TABLES])
+def test_a_page_says_what_the_code_says(page: Path, name: str) -> None:
+    text = page.read_text()
+    made = replaced(text, name, PAGES_OF[page][name]())
+    assert text == made, "run python tests/unit/test_docs.py"
 
 
 def test_no_cell_of_a_generated_table_breaks_it() -> None:
@@ -154,10 +187,11 @@ def test_links_between_pages_lead_somewhere() -> None:
 
 
 def _renew() -> None:
-    page = README.read_text()
-    for name, make in SECTIONS.items():
-        page = replaced(page, name, make())
-    README.write_text(page)
+    for page, tables in PAGES_OF.items():
+        text = page.read_text()
+        for name, make in tables.items():
+            text = replaced(text, name, make())
+        page.write_text(text)
 
 
 if __name__ == "__main__":
