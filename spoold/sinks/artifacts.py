@@ -51,7 +51,8 @@ class ArtifactSettings(SinkSettings):
     kind: Literal["files"]
     store: FilePath = Field(description="the folder of the store; it must be there")
     layout: Literal["path", "content"] = Field(
-        default="path", description="files by their paths, or each content once, as `sha256/ab/cdef…`"
+        default="path",
+        description="files by their paths, or each content once, as `sha256/ab/cdef…`",
     )
     into: str = Field(
         default="{site}/{bundle_id}", description='by path: the folder in the store; "": its top'
