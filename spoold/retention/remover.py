@@ -10,6 +10,7 @@ after (3) the sweep empties the trash.
 """
 
 import enum
+import errno
 import os
 import stat
 import uuid
@@ -61,8 +62,17 @@ class Removed:
         self.failed += other.failed
 
 
+def is_gone(tree: Spool, one: Placed) -> bool:
+    """Whether nothing has a name any more, in a folder that is there."""
+    path = target_path(tree, one.folder, one.name)
+    return not os.path.lexists(path) and _is_folder(tree, one.folder)
+
+
 def look(tree: Spool, one: Placed) -> tuple[Found, os.stat_result | None]:
-    """What stands at a name; with its status, where anything does. Links are not followed."""
+    """What stands at a name; with its status, where anything does. Links are not followed.
+
+    Raises OSError where it cannot be known.
+    """
     if not _is_folder(tree, one.folder):
         return Found.UNKNOWN, None
     return _look_at(target_path(tree, one.folder, one.name), one)
@@ -88,15 +98,14 @@ class Remover:
         for one in batch:
             try:
                 taken = self._take(one, done)
+                if taken is not None:
+                    trash.append(taken)
+                    folders.add(one.folder)
+                if taken is not None or self._is_over(one):
+                    over.append(one)
             except OSError as error:
                 done.failed += 1
                 failure = error
-                continue
-            if taken is not None:
-                trash.append(taken)
-                folders.add(one.folder)
-            if taken is not None or self._is_over(one):
-                over.append(one)
             points.reached("retain.renamed")
         if failure is not None:  # one for all: it may be the same with each
             log.warning("retention.not-removed", files=done.failed, error=str(failure))
@@ -170,8 +179,10 @@ def _is_final_of(path: bytes, job: uuid.UUID) -> bool:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         with open(descriptor, "rb") as file:
             content = file.read(_MAX_STATUS_BYTES)
-    except OSError:
-        return False
+    except OSError as error:
+        if error.errno in {errno.ENOENT, errno.ELOOP}:  # gone, or a link by now
+            return False
+        raise
     return b'"job_id":"%s"' % str(job).encode() in content and b'"final":true' in content
 
 

@@ -18,7 +18,7 @@ from spoold.queue.store import Store
 from spoold.queue.tree_rows import Area, Bundle, Placed
 from spoold.retention.lock import removing
 from spoold.retention.needs import Identity, Needed, folders_above, gather
-from spoold.retention.remover import Found, Removed, Remover, look
+from spoold.retention.remover import Removed, Remover, is_gone
 from spoold.retention.rules import Limits, RetentionSettings, Rule, beyond, rules_of
 from spoold.spool import Spool
 
@@ -110,7 +110,7 @@ class Retention:
             if self._stopped():
                 return
             places = self._places.of([bundle.job for bundle in bundles], [Area.BUNDLES])
-            self._places.give_up([one for one in places if look(self._tree, one)[0] is Found.GONE])
+            self._places.give_up([one for one in places if is_gone(self._tree, one)])
 
     # --- rules ------------------------------------------------------------------------------------
 
@@ -158,7 +158,7 @@ class Retention:
     def _present(self) -> Iterator[Bundle]:
         for bundles in _batches(self._catalogue.newest()):
             places = self._places.of([bundle.job for bundle in bundles], [Area.BUNDLES])
-            gone = {one.job for one in places if look(self._tree, one)[0] is Found.GONE}
+            gone = {one.job for one in places if is_gone(self._tree, one)}
             yield from (bundle for bundle in bundles if bundle.job not in gone)
 
     def _prune(self, done: Round) -> None:
@@ -207,9 +207,7 @@ def prune_jobs(tree: Spool, store: Store, seconds: float, limit: int = 5000) -> 
     places = Places(store)
     jobs = store.next_to_prune(seconds, limit)
     for some in _batches(jobs):
-        places.give_up(
-            [one for one in places.of(some, list(Area)) if look(tree, one)[0] is Found.GONE]
-        )
+        places.give_up([one for one in places.of(some, list(Area)) if is_gone(tree, one)])
     points.reached("retain.rows")
     return store.prune(seconds, limit) if jobs else 0
 

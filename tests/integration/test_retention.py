@@ -4,7 +4,9 @@ import base64
 import json
 import os
 import subprocess
+import threading
 import uuid
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -17,7 +19,7 @@ from spoold.queue.migrate import migrate, shipped
 from spoold.queue.placed import Places
 from spoold.queue.store import Store
 from spoold.queue.tree_rows import Area
-from spoold.retention import Retention, RetentionSettings, prune_jobs, removing
+from spoold.retention import Remover, Retention, RetentionSettings, prune_jobs, removing
 from spoold.spool import Folder, Spool
 from spoold.worker import scratch
 from tests.integration.queue_drops import drop, end, worker
@@ -257,3 +259,39 @@ def _insert_finished(
             b" values (%(spool)s, 'processed', %(name)s, %(job)s)",
             {"spool": spool, "name": name.encode(), "job": job},
         )
+
+
+def test_what_is_put_in_the_place_of_a_file_in_that_instant_is_never_lost(
+    store: Store, spool: Spool
+) -> None:
+    insert_rows(store, 400, "succeeded", "now() - interval '2 days'")
+    insert_placed(store)
+    processed = spool.folder(Folder.PROCESSED)
+    places = Places(store)
+    own, foreign = [], []
+    for page in places.all():
+        for one in page:
+            path = processed / os.fsdecode(one.name)
+            if one.role != "drop":
+                continue
+            path.write_text("the request")
+            status = path.lstat()
+            inode, size, time = status.st_ino, status.st_size, status.st_mtime_ns
+            own.append(replace(one, inode=inode, size=size, mtime_ns=time))
+            foreign.append((spool.root / f"aside-{path.name}", path))
+    places.found_again(own)
+    for aside, path in foreign:
+        aside.write_text(f"{path.name} of somebody else")
+
+    def swap() -> None:
+        for aside, path in foreign:
+            aside.rename(path)
+
+    thread = threading.Thread(target=swap)
+    thread.start()
+    done = Remover(spool, places).remove(own)
+    thread.join()
+    assert done.failed == 0
+    left = {path.read_text() for path in processed.iterdir()}
+    assert left == {f"{path.name} of somebody else" for _, path in foreign}
+    assert list(spool.folder(Folder.TRASH).iterdir()) == []
