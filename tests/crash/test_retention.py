@@ -290,6 +290,29 @@ def test_an_older_database_brings_nothing_back_and_loses_nothing(
     assert "processed/request-new.json" in names(scene)
 
 
+def test_an_older_database_does_not_have_a_newer_jobs_files_removed(
+    make_scene: Callable[..., Scene],
+) -> None:
+    """E34: the name was removed, and taken by a job that the rows have forgotten."""
+    from tests.crash.test_older_database import Backup  # noqa: PLC0415  # it collects tests
+
+    scene = make_scene()
+    three(scene)
+    backup = Backup(scene)
+    retain(scene, SPOOLD_RETENTION_PROCESSED="1d")
+    scene.drop(bundle_drop(scene))
+    scene.finish()
+    newer = names(scene, Folder.PROCESSED)
+    assert len(newer) == 3
+    backup.restore()
+    scene.finish()
+    retain(scene, **ALL)
+    assert names(scene, Folder.PROCESSED) == newer
+    assert f"status/{DROP}.status.json" in names(scene)
+    # None of it is anybody's by now.
+    assert not newer & placed(scene)
+
+
 def test_the_catalogue_tells_what_was_made_and_received(scene: Scene) -> None:
     three(scene)
     received, made = sorted(Catalogue(scene.store).newest(), key=lambda each: not each.received)
