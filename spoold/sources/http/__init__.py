@@ -19,6 +19,7 @@ from spoold.bundle.paths import path_fault
 from spoold.connections.parameters import Given, bind
 from spoold.errors import SpooldError
 from spoold.section import Name
+from spoold.sources.http.addresses import require_address
 from spoold.sources.source import Gathering, Problem, SourceSpec, raise_it
 
 
@@ -66,6 +67,7 @@ class HttpSource:
         self._spec, self._gathering, self._label = spec, gathering, label
         self._endpoint, self._api = endpoint, connections.apis[endpoint.api]
         self._values = bind(endpoint.parameters, spec.parameters, at="parameters")
+        require_address(self._api.base, endpoint, self._values)
         self._warnings: list[str] = []
 
     @classmethod

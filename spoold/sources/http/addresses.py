@@ -11,6 +11,7 @@ from typing import Final
 from urllib.parse import SplitResult, quote, urljoin, urlsplit
 
 from spoold import canonical, errors
+from spoold.connections.apis import EndpointSettings
 from spoold.connections.parameters import Value, as_text
 from spoold.errors import SpooldError
 
@@ -20,7 +21,7 @@ _MAX_TARGET: Final = 8192
 # What RFC 3986 lets stand in a path and query; everything else of a link is escaped.
 _AS_IT_IS: Final = "%/?:@!$&'()*+,;=-._~[]"
 _NEXT: Final = re.compile(r'<([^<>]*)>((?:[^,"<]|"(?:[^"\\]|\\.)*")*)')
-_RELATION: Final = re.compile(r';\s*rel\s*=\s*(?:"([^"]*)"|([^\s;,"]+))', re.IGNORECASE)
+_ATTRIBUTE: Final = re.compile(r';\s*([^\s=;,"]+)\s*(?:=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s;,"]*)))?')
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +96,11 @@ def target_of(path: str, query: str) -> str:
     return target
 
 
+def require_address(base: str, endpoint: EndpointSettings, values: Mapping[str, Value]) -> None:
+    """Raise parameters-invalid where the values make no address."""
+    target_of(path_of(base, endpoint.path, values), query_of(endpoint.query, values, {}))
+
+
 def followed(origin: Origin, target: str, link: str) -> str:
     """The target that a link or a redirect leads to, seen from `target`.
 
@@ -122,11 +128,11 @@ def followed(origin: Origin, target: str, link: str) -> str:
 def next_link(header: str) -> str | None:
     """The address of `rel=next` in a Link header (RFC 8288, section 3)."""
     for address, attributes in _NEXT.findall(header):
-        relation = _RELATION.search(attributes)
-        if relation is not None:
-            relations = (relation[1] or relation[2] or "").lower().split()
-            if "next" in relations:
-                return str(address)
+        for name, quoted, plain in _ATTRIBUTE.findall(attributes):
+            if name.lower() == "rel":  # of several, the first one counts
+                if "next" in (quoted or plain).lower().split():
+                    return str(address)
+                break
     return None
 
 
