@@ -1,7 +1,6 @@
 """`keys`: the site's own key, and the keys of sites it trusts."""
 
 import os
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,11 +9,11 @@ import click
 from spoold import errors, trust, trust_store
 from spoold.cli import options, output
 from spoold.cli.site import write_key
+from spoold.cli.trusting import read_key
 from spoold.errors import Exit, SpooldError
 from spoold.ownership import hand_over
 from spoold.spool import Spool, rename_new, sync_folder, write_durable
 
-_MAX_KEY_FILE_BYTES = 64 * 1024
 _SHOWN_DIGITS = 16
 
 
@@ -78,7 +77,7 @@ def trust_key(
             f"{site!r}: up to 63 of a-z, 0-9 and -, not beginning with -", param_hint="--site"
         )
     granted = frozenset(trust.Role(role) for role in roles) or trust.ALL_ROLES
-    key = trust.trusted_key(_read(file), site, str(file), granted)
+    key = trust.trusted_key(read_key(file), site, str(file), granted)
     said = _remarks(here, key)
     hand_over(trust_store.store_trusted(here, key))
     if as_json:
@@ -270,18 +269,6 @@ def _own(here: Spool) -> trust.TrustedKey | None:
         return None
     site = options.load_config(here).site
     return trust.trusted_key(_public_pem(here), site, str(here.public_key))
-
-
-def _read(file: Path) -> bytes:
-    try:
-        if str(file) == "-":
-            return sys.stdin.buffer.read(_MAX_KEY_FILE_BYTES)
-        with open(file, "rb") as stream:
-            return stream.read(_MAX_KEY_FILE_BYTES)
-    except OSError as error:
-        raise SpooldError(
-            errors.KEY_UNUSABLE, f"{file}: {error.strerror}", hint="name a readable PEM file"
-        ) from error
 
 
 def _remarks(here: Spool, key: trust.TrustedKey) -> list[str]:

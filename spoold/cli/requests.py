@@ -87,24 +87,25 @@ def _believed(
 ) -> "tuple[Trust | None, bool]":
     """Whom to believe, None where nobody says so, and whether a request must be signed."""
     here = options.resolve_spool(option=spool_path)
-    if not keys and site is None and spool_path is None:
-        try:
-            if not here.exists():
-                return None, False
-        except PermissionError:  # a dropper: the daemon's trust store is closed to it
-            return None, False
+    if not keys and site is None and spool_path is None and not _is_open(here):
+        return None, False
     ring = trusting.keyring(keys, site, spool_path)
     return ring.trust, not keys and options.load_config(here).intake.require_signed
+
+
+def _is_open(here: "Spool") -> bool:
+    """Whether there is a spool whose configuration and trust store this user may read."""
+    try:
+        return here.exists()
+    except PermissionError:  # a dropper: the daemon will say
+        return False
 
 
 def _check_names(parsed: "ParsedRequest", here: "Spool", *, required: bool) -> bool:
     """Hold what a request names against a spool's configuration; False where there is none."""
     from spoold.actions import ACTIONS
 
-    try:
-        if not required and not here.exists():
-            return False
-    except PermissionError:  # a dropper: the daemon will say
+    if not required and not _is_open(here):
         return False
     connections = options.load_config(here).connections
     ACTIONS[parsed.envelope.action].check(parsed.envelope, connections)

@@ -133,17 +133,20 @@ def signer_of(spool: Spool, answer: Answer, type_: str) -> str:
 
 def trust_in(files: tuple[Path, ...], site: str) -> trust.Trust:
     """Keys named on the command line, all of one site."""
-    keys = []
-    for file in files:
-        try:
-            with open(file, "rb") as stream:  # whatever it is: no more of it than a key has
-                pem = stream.read(_MAX_KEY_FILE_BYTES)
-            keys.append(trust.trusted_key(pem, site, str(file)))
-        except OSError as error:
-            raise SpooldError(
-                errors.KEY_UNUSABLE, f"{file}: {error.strerror}", hint="name a readable PEM file"
-            ) from error
-    return trust.Trust(keys)
+    return trust.Trust([trust.trusted_key(read_key(file), site, str(file)) for file in files])
+
+
+def read_key(file: Path) -> bytes:
+    """A public key's PEM, from the standard input for `-`; no more of it than a key has."""
+    try:
+        if str(file) == "-":
+            return sys.stdin.buffer.read(_MAX_KEY_FILE_BYTES)
+        with open(file, "rb") as stream:
+            return stream.read(_MAX_KEY_FILE_BYTES)
+    except OSError as error:
+        raise SpooldError(
+            errors.KEY_UNUSABLE, f"{file}: {error.strerror}", hint="name a readable PEM file"
+        ) from error
 
 
 def document(head: "VerifiedHead") -> dict[str, object]:
