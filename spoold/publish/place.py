@@ -8,7 +8,7 @@ from pathlib import Path
 
 from spoold import errors, points, spool
 from spoold.errors import SpooldError
-from spoold.publish.plan import DROP, STATUS, STATUS_FILE, Planner, shown, target_path
+from spoold.publish.plan import DROP, STATUS, STATUS_FILE, shown, target_path, write_status
 from spoold.queue.job import Job, Move
 from spoold.spool import Folder, Spool
 from spoold.status import claimed_name, status_name
@@ -61,7 +61,7 @@ class Placement:
         # Where it stands already, whoever put it there may not have come to the sync.
         if not self.answered() and _inode(self._target(move)) != move.inode:
             if not (self.scratch / STATUS_FILE).exists():
-                Planner.write_status(self.scratch, self.document)
+                write_status(self.scratch, self.document)
             try:
                 spool.rename_new(self._source(move), self._target(move))
             except FileExistsError as error:

@@ -142,12 +142,7 @@ class Planner:
         (scratch / STATUS_FILE).chmod(0o644)
         answer = (ending.folder, status_name(drop))
         moves.append(_move(STATUS, scratch / STATUS_FILE, STATUS_FILE, answer))
-        return Publication(
-            outcome=ending.outcome(),
-            final_document=content,
-            sources=tuple(moves),
-            names=tuple((move.folder, move.name) for move in moves),
-        )
+        return Publication.of(ending.outcome(), content, moves)
 
     def rename(
         self, job: Job, scratch: Path, publication: Publication, document: Document, foreign: Move
@@ -166,26 +161,14 @@ class Planner:
             for move in publication.sources
         ]
         content = sign_document({**document, "files": _files(moves)}, self.signer)
-        self.write_status(scratch, content)
+        write_status(scratch, content)
         moves = [
             _move(STATUS, scratch / STATUS_FILE, STATUS_FILE, (move.folder, move.name))
             if move.role == STATUS
             else move
             for move in moves
         ]
-        return Publication(
-            outcome=publication.outcome,
-            final_document=content,
-            sources=tuple(moves),
-            names=tuple((move.folder, move.name) for move in moves),
-        )
-
-    @staticmethod
-    def write_status(scratch: Path, content: bytes) -> None:
-        """Write the final document into scratch, durably."""
-        temporary = scratch / _STATUS_TEMPORARY
-        spool.replace_content(scratch / STATUS_FILE, content, temporary, durable=True)
-        spool.sync_folder(scratch)
+        return Publication.of(publication.outcome, content, moves)
 
     def _let_droppers_read(self, path: Path) -> None:
         """Whoever may drop may fetch the result, and nobody else; a restored tree has its modes."""
@@ -216,6 +199,13 @@ class Planner:
 
     def _is_taken(self, folder: str, name: bytes, taken: Collection[Name]) -> bool:
         return (folder, name) in taken or os.path.lexists(target_path(self.tree, folder, name))
+
+
+def write_status(scratch: Path, content: bytes) -> None:
+    """Write the final document into scratch, durably."""
+    temporary = scratch / _STATUS_TEMPORARY
+    spool.replace_content(scratch / STATUS_FILE, content, temporary, durable=True)
+    spool.sync_folder(scratch)
 
 
 def log_name(drop: bytes) -> bytes:

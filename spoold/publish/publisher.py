@@ -279,8 +279,7 @@ class Publisher:
         if final is not None and final.content != job.final_document:
             return None  # of an older backup: files have changed their names since
         assert job.outcome is not None
-        names = tuple((move.folder, move.name) for move in job.sources)
-        return Publication(job.outcome, job.final_document, job.sources, names)
+        return Publication.of(job.outcome, job.final_document, job.sources)
 
 
 @contextmanager

@@ -7,7 +7,7 @@ import enum
 import os
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
@@ -259,6 +259,12 @@ class Publication:
     sources: tuple[Move, ...]
     names: tuple[tuple[str, bytes], ...]
     standing: tuple[Move, ...] = ()
+
+    @classmethod
+    def of(cls, outcome: Document, final_document: bytes, sources: Sequence[Move]) -> "Publication":
+        """One that reserves the names of its moves, and no others."""
+        names = tuple((move.folder, move.name) for move in sources)
+        return cls(outcome, final_document, tuple(sources), names)
 
 
 @dataclass(frozen=True, slots=True)
