@@ -56,9 +56,7 @@ class Observer:
 
     def holders(self) -> list[Holder]:
         """Whoever keeps dead rows from being removed; none while the database is away."""
-        with self._asking, suppress(SpooldError):
-            return holders(self._store.database.connection)
-        return []
+        return self._ask(lambda: holders(self._store.database.connection)) or []
 
     def checks(self) -> list[Check]:
         """Every health check, made now."""

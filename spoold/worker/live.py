@@ -78,26 +78,22 @@ class LiveStatus:
             attempt.written, attempt.shown = now, self._last
             progress = self._last.document()
             status = replace(Status.of(attempt.claim.job, State.RUNNING), progress=progress)
-            with suppress(OSError):  # the next one may succeed; the final one says what was wrong
-                self._write(status, attempt.scratch)
+            self._write(status, attempt.scratch)
 
     def scheduled(self, job: Job, scratch: Path, error: SpooldError, when: datetime) -> None:
         """Show that the attempt failed, why, and when the next one starts."""
         status = replace(Status.of(job, State.SCHEDULED), next_attempt_at=when).with_error(error)
-        with suppress(OSError):
-            self._write(status, scratch)
+        self._write(status, scratch)
 
     def deferred(self, job: Job, scratch: Path, error: SpooldError, when: datetime) -> None:
         """Show what stands in the way of publishing a decided job, and when that goes on."""
         status = replace(Status.of(job, State.PUBLISHING), next_attempt_at=when).with_error(error)
-        with suppress(OSError):
-            self._write(status, scratch)
+        self._write(status, scratch)
 
     def held_up(self, job: Job, scratch: Path) -> None:
         """Show that the job waits for another one that does the same."""
         status = replace(Status.of(job, State.SCHEDULED), reason="key-held", next_attempt_at=None)
-        with suppress(OSError):
-            self._write(status, scratch)
+        self._write(status, scratch)
 
     def progress(self) -> Progress:
         """How far the attempt has come."""
@@ -105,5 +101,6 @@ class LiveStatus:
 
     def _write(self, status: Status, scratch: Path) -> None:
         target = self._tree.folder(Folder.STATUS) / os.fsdecode(status_name(status.drop))
-        spool.replace_content(target, status.live(self._host), scratch / "live.tmp")
-        points.reached("live")
+        with suppress(OSError):  # the next one may succeed; the final one says what was wrong
+            spool.replace_content(target, status.live(self._host), scratch / "live.tmp")
+            points.reached("live")
