@@ -18,6 +18,7 @@ from spoold.connections.recipes import RecipeSettings
 from spoold.connections.stores import StoreSettings
 from spoold.section import Count, Duration, Name, Seconds, Section, Size, one_of
 from spoold.sinks.sink import SinkSettings, kinds
+from spoold.trust import SITE_NAME
 
 if TYPE_CHECKING:
     AnySink: TypeAlias = SinkSettings
@@ -43,7 +44,7 @@ def _address(value: str) -> str:
 
 
 def _site(value: str) -> str:
-    if value and not re.fullmatch(r"[a-z0-9][a-z0-9-]{0,62}", value):
+    if value and not SITE_NAME.fullmatch(value):
         raise ValueError(
             f"{value!r} is no site name: up to 63 of a-z, 0-9 and -, not beginning with -"
         )
