@@ -33,6 +33,7 @@ from spoold.status import suffixed_name
 log = structlog.get_logger()
 
 _ANSWER: Final = "answer"
+_FOLDERS: Final = frozenset({"restored", "result"})  # what may be a folder with all that is in it
 _MAX_STATUS_BYTES: Final = 4 * 1024 * 1024
 
 
@@ -163,7 +164,7 @@ def _look_at(path: bytes, one: Placed) -> tuple[Found, os.stat_result | None]:
     if one.role in {STATUS, _ANSWER}:
         ours = stat.S_ISREG(status.st_mode) and _is_final_of(path, one.job)
     elif stat.S_ISDIR(status.st_mode):
-        ours = one.area is Area.RESTORED and status.st_ino == one.inode
+        ours = one.role in _FOLDERS and status.st_ino == one.inode
     else:
         ours = (
             stat.S_ISREG(status.st_mode)

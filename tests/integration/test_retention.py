@@ -295,3 +295,22 @@ def test_what_is_put_in_the_place_of_a_file_in_that_instant_is_never_lost(
     left = {path.read_text() for path in processed.iterdir()}
     assert left == {f"{path.name} of somebody else" for _, path in foreign}
     assert list(spool.folder(Folder.TRASH).iterdir()) == []
+
+
+def test_a_result_that_is_a_folder_goes_with_all_that_is_in_it(store: Store, spool: Spool) -> None:
+    insert_rows(store, 1, "succeeded", "now() - interval '2 days'")
+    [job] = store.jobs()
+    folder = spool.folder(Folder.PROCESSED) / "intent-1"
+    (folder / "deep" / "er").mkdir(parents=True)
+    (folder / "deep" / "er" / "file").write_text("a result")
+    (folder / "deep").chmod(0o555)
+    store.database.script(
+        b"insert into spoold.published (spool, folder, name, job, role, area, inode, size, at)"
+        b" values (%(spool)s, 'processed', 'intent-1', %(job)s, 'result', 'processed', %(inode)s,"
+        b" 1, now() - interval '2 days')",
+        {"spool": store.spool, "job": job.id, "inode": folder.lstat().st_ino},
+    )
+    done = Retention(spool, store, RetentionSettings(processed=DAY), NO_CONNECTIONS).round()
+    assert done.removed.files == {Area.PROCESSED: 1}
+    assert list(spool.folder(Folder.PROCESSED).iterdir()) == []
+    assert list(spool.folder(Folder.TRASH).iterdir()) == []
