@@ -172,7 +172,7 @@ def check(request: RehydrateRequest, connections: Connections) -> None:
 def _open_stored(context: Context, name: str, path: str) -> Iterator[BinaryIO]:
     from spoold.stores import StoredObject, open_store  # noqa: PLC0415  # TLS and XML
 
-    if what := path_fault(path.encode("utf-8", "surrogatepass")):
+    if what := path_fault(path.encode()):
         raise SpooldError(
             errors.SOURCE_MISSING, f"{canonical.text(path)}: {what}", at="bundle.path"
         )

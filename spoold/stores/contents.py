@@ -1,9 +1,12 @@
 """What is sent to a store: bytes, or a range of a file that is read as it goes."""
 
+import errno
 import hashlib
 import os
 from collections.abc import Callable
 from typing import Final
+
+from spoold.bundle.scratch import disk_errors
 
 _HASH_BYTES: Final = 1024 * 1024
 
@@ -57,10 +60,9 @@ class FileRange:
         self._position = 0
 
     def read(self, count: int = -1, /) -> bytes:
-        """The next bytes; raises what `told` does."""
+        """The next bytes. Raises disk-error, and what `told` does."""
         left = self._size - self._position
-        wanted = left if count < 0 else min(count, left)
-        data = os.pread(self._descriptor, wanted, self._begin + self._position)
+        data = self._at(self._position, left if count < 0 else min(count, left))
         self._position += len(data)
         if self._position > self._furthest:
             self._told(self._position - self._furthest)
@@ -70,11 +72,16 @@ class FileRange:
     def sha256(self) -> bytes:
         """Its digest: the file is read once more for it."""
         digest = hashlib.sha256()
-        position, end = self._begin, self._begin + self._size
-        while position < end:
-            data = os.pread(self._descriptor, min(_HASH_BYTES, end - position), position)
-            if not data:
-                break
+        position = 0
+        while position < self._size:
+            data = self._at(position, min(_HASH_BYTES, self._size - position))
             digest.update(data)
             position += len(data)
         return digest.digest()
+
+    def _at(self, position: int, count: int) -> bytes:
+        with disk_errors():
+            data = os.pread(self._descriptor, count, self._begin + position)
+            if count and not data:
+                raise OSError(errno.EIO, "the file is shorter than it was")
+        return data

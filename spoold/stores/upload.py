@@ -22,7 +22,7 @@ from spoold.stores.store import Store
 
 MAX_PARTS: Final = 10_000
 _MIB: Final = 1024 * 1024
-_CREATED: Final = frozenset({200})
+_DONE: Final = frozenset({200})
 _STANDS: Final = frozenset({409, 412})
 """What `If-None-Match: *` is answered with where something stands, or is being put there."""
 _ONLY_NEW: Final = {"if-none-match": "*"}
@@ -54,8 +54,8 @@ class _Upload:
         self._checksums = store.settings.checksums
 
     def in_one(self) -> bool:
-        answer = self._put({}, _ONLY_NEW, 0, self._size, _CREATED | _STANDS)[0]
-        return answer.status in _CREATED
+        answer = self._put({}, _ONLY_NEW, 0, self._size, _DONE | _STANDS)[0]
+        return answer.status in _DONE
 
     def in_parts(self) -> bool:
         self._throw_away_old()
@@ -72,8 +72,9 @@ class _Upload:
             with suppress(SpooldError):
                 self._throw_away(upload_id)
             raise
-        if not done:
-            self._throw_away(upload_id)
+        # This one, where it was not joined; and one that was begun twice, its first answer lost.
+        with suppress(SpooldError):
+            self._throw_away_old()
         return done
 
     def _put_parts(self, upload_id: str) -> list[Part]:
@@ -82,7 +83,7 @@ class _Upload:
         for number, begin in enumerate(range(0, self._size, size), start=1):
             query = {"partNumber": str(number), "uploadId": upload_id}
             length = min(size, self._size - begin)
-            answer, digest = self._put(query, {}, begin, length, _CREATED)
+            answer, digest = self._put(query, {}, begin, length, _DONE)
             etag = answer.headers.get("etag", "")
             if not etag:
                 raise self._client.invalid("a part was stored, but has no ETag")
@@ -118,8 +119,8 @@ class _Upload:
             Bytes(answers.completion(parts)),
         )
         # 404: an earlier try had come through, only its answer had not.
-        answer = self._client.ask(request, _CREATED | _STANDS | {404})
-        if answer.status not in _CREATED:
+        answer = self._client.ask(request, _DONE | _STANDS | {404})
+        if answer.status not in _DONE:
             return False
         # It begins to answer before it is done, and may end in an error all the same.
         said = answers.refusal(answer.body)
@@ -132,8 +133,11 @@ class _Upload:
     def _throw_away_old(self) -> None:
         """What workers that died had begun under this key."""
         query = {"uploads": "", "prefix": self._key.decode(), "encoding-type": "url"}
+        answer = self._client.ask(Request("GET", None, query), _DONE | {501})
+        if answer.status not in _DONE:
+            return  # not every store can tell
         try:
-            found = list(answers.uploads(self._client.ask(Request("GET", None, query)).body))
+            found = list(answers.uploads(answer.body))
         except ValueError as error:
             raise self._client.invalid(str(error)) from error
         for key, upload_id in found:

@@ -42,6 +42,7 @@ class Answer:
     """Names in lower case."""
     _response: http.client.HTTPResponse
     _give_back: Callable[[bool], None]
+    _broken: bool = False
 
     def __enter__(self) -> "Answer":
         return self
@@ -56,7 +57,10 @@ class Answer:
 
     def read(self, count: int) -> bytes:
         """Up to so many bytes; none at the end, or where the connection was lost."""
-        return self._response.read(count)
+        self._broken = True  # should this raise
+        data = self._response.read(count)
+        self._broken = False
+        return data
 
     def whole(self, limit: int) -> bytes:
         """All of a short answer. Raises ValueError where it is longer or incomplete."""
@@ -71,8 +75,8 @@ class Answer:
     def close(self) -> None:
         """Nothing more is wanted of it."""
         left = self._response.length
-        clean = self._response.isclosed()
-        if not clean and left is not None and left <= _DRAIN_BYTES:
+        clean = self._response.isclosed() and not self._broken
+        if not clean and not self._broken and left is not None and left <= _DRAIN_BYTES:
             with suppress(OSError, http.client.HTTPException):
                 self._response.read()
                 clean = self._response.isclosed()

@@ -188,6 +188,24 @@ def test_parts_that_fail_are_sent_again(way: tuple[Door, Bucket], tmp_path: Path
     assert way[1].get("a") == content
 
 
+def test_an_upload_that_was_begun_twice_leaves_one_object(
+    way: tuple[Door, Bucket], tmp_path: Path
+) -> None:
+    way[0].faults = [Fault(lambda one: one.target.endswith("?uploads="), cut=-1)]
+    assert put(way[1].store(part_bytes=5 * MIB), bytes(6 * MIB), tmp_path)
+    assert way[1].keys() == ["a"]
+    assert way[1].uploads() == []
+
+
+def test_a_store_that_cannot_tell_what_is_unfinished_is_used_all_the_same(
+    way: tuple[Door, Bucket], tmp_path: Path
+) -> None:
+    telling = Fault(lambda one: "uploads=" in one.target and one.method == "GET", times=9)
+    telling.answer = (501, "NotImplemented", {})
+    way[0].faults = [telling]
+    assert put(way[1].store(part_bytes=5 * MIB), bytes(6 * MIB), tmp_path)
+
+
 def test_an_upload_that_fails_for_good_leaves_nothing(
     way: tuple[Door, Bucket], tmp_path: Path
 ) -> None:
