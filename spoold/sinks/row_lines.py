@@ -13,7 +13,7 @@ Source: https://www.postgresql.org/docs/current/sql-copy.html, "Text Format"
 import enum
 import json
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import BinaryIO, Final, NamedTuple, NoReturn
 
 BLOCK_BYTES: Final = 64 * 1024  # small, so that the server works on one while the next is read
@@ -70,11 +70,18 @@ def names_in(block: Block) -> list[str]:
     return list(_read(_decoded(first, block.first_line), block.first_line))
 
 
-_FAST: Final[Mapping[Form, bytes]] = {
-    Form.TEXT: rb'"[^"\\\x00-\x1f]*(?:\\["\\/bfnrt][^"\\\x00-\x1f]*)*"|null',
-    Form.NUMBER: rb"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?|null"
-    rb'|"NaN"|"-?Infinity"',
-    Form.BOOLEAN: rb"true|false|null",
+_SAID: Final = rb'[^"\\\x00-\x1f]*(?:\\["\\/bfnrt][^"\\\x00-\x1f]*)*'
+_NUMBER: Final = rb"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?"
+# What stands between the quotes, nothing for null: no string may be empty then.
+_BARE: Final[Mapping[Form, bytes]] = {
+    Form.TEXT: rb'(?:"(?!")(%s)"|null)' % _SAID,
+    Form.NUMBER: rb"(?:(%s)|null)" % _NUMBER,
+    Form.BOOLEAN: rb"(?:(true|false)|null)",
+}
+_QUOTED: Final[Mapping[Form, bytes]] = {
+    Form.TEXT: rb'("%s"|null)' % _SAID,
+    Form.NUMBER: rb'(%s|null|"NaN"|"-?Infinity")' % _NUMBER,
+    Form.BOOLEAN: rb"(true|false|null)",
 }
 # The pattern's own memory grows with what it matches.
 _MAX_FAST_BYTES: Final = 4 * BLOCK_BYTES
@@ -85,23 +92,25 @@ class Rows:
 
     def __init__(self, forms: Mapping[str, Form]) -> None:
         self._forms = dict(forms)
-        self._pattern: re.Pattern[bytes] | None = None
+        self._patterns: list[tuple[re.Pattern[bytes], Callable[[bytes], bytes]]] = []
         # With one group only, what `findall` finds are no tuples.
         if len(self._forms) > 1 and Form.ANY not in self._forms.values():
-            members = (
-                re.escape(json.dumps(name, ensure_ascii=False).encode()) + b":(%s)" % _FAST[form]
-                for name, form in self._forms.items()
-            )
-            self._pattern = re.compile(rb"^\{%s\}\n" % b",".join(members), re.MULTILINE)
+            self._patterns = [
+                (_pattern(self._forms, _BARE), _with_nulls),
+                (_pattern(self._forms, _QUOTED), _unquoted),
+            ]
 
     def copied(self, block: Block) -> bytes:
         """The block as COPY reads it, row by row. Raises RowFaultError."""
         first_line, data = block
         text = _decoded(data, first_line)
-        if self._pattern is not None and len(data) <= _MAX_FAST_BYTES:
-            found = self._pattern.findall(data)
-            if len(found) == data.count(b"\n"):
-                return _unquoted(b"\n".join(map(b"\t".join, found)))
+        if len(data) <= _MAX_FAST_BYTES:
+            for number, (pattern, finish) in enumerate(self._patterns):
+                found = pattern.findall(data)
+                if len(found) == data.count(b"\n"):
+                    # Where one has not done, it will hardly do for the blocks to come.
+                    del self._patterns[:number]
+                    return finish(b"\n%s\n" % b"\n".join(map(b"\t".join, found)))[1:]
         lines = enumerate(text[:-1].split("\n"), first_line)
         return "".join(self._copied(line, number) for number, line in lines).encode()
 
@@ -128,13 +137,32 @@ class _Value(NamedTuple):
     said: object
 
 
+def _pattern(forms: Mapping[str, Form], fields: Mapping[Form, bytes]) -> re.Pattern[bytes]:
+    """A line with these columns; a group for each value."""
+    members = (
+        re.escape(json.dumps(name, ensure_ascii=False).encode()) + b":" + fields[form]
+        for name, form in forms.items()
+    )
+    return re.compile(rb"^\{%s\}\n" % b",".join(members), re.MULTILINE)
+
+
+# No value holds a tab or a line feed as such: what stands beside one begins or ends a value. The
+# rows have a line feed before the first one, too.
+
+
+def _with_nulls(rows: bytes) -> bytes:
+    if b"\t\t" in rows:
+        rows = rows.replace(b"\t\t", b"\t\\N\t").replace(b"\t\t", b"\t\\N\t")
+    if b"\t\n" in rows:
+        rows = rows.replace(b"\t\n", b"\t\\N\n")
+    return rows.replace(b"\n\t", b"\n\\N\t") if b"\n\t" in rows else rows
+
+
 def _unquoted(rows: bytes) -> bytes:
-    # No value holds a tab or a line feed as such: what stands beside one begins or ends a value.
-    text = b"\n" + rows + b"\n"
-    if b"null" in text:
-        text = text.replace(b"\tnull", b"\t\\N").replace(b"\nnull", b"\n\\N")
-    text = text.replace(b'\t"', b"\t").replace(b'"\t', b"\t")
-    return text.replace(b'\n"', b"\n").replace(b'"\n', b"\n")[1:]
+    if b"null" in rows:
+        rows = rows.replace(b"\tnull", b"\t\\N").replace(b"\nnull", b"\n\\N")
+    rows = rows.replace(b'\t"', b"\t").replace(b'"\t', b"\t")
+    return rows.replace(b'\n"', b"\n").replace(b'"\n', b"\n")
 
 
 _NUMBERS_IN_TEXT: Final = frozenset({"NaN", "Infinity", "-Infinity"})

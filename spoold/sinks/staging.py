@@ -5,12 +5,12 @@ target's own types; a line that is no such row refuses all, with its entry and i
 Crash: the table ends with its transaction.
 """
 
-import errno
 import os
 import re
 from array import array
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from itertools import islice
 from typing import BinaryIO, Final, NamedTuple
 
@@ -29,6 +29,7 @@ from spoold.connections.row_types import (
 )
 from spoold.connections.sessions import Connection
 from spoold.errors import SpooldError
+from spoold.sinks.restored import open_restored
 from spoold.sinks.row_lines import Block, RowFaultError, Rows, blocks, names_in
 from spoold.sinks.sink import Delivery
 from spoold.sinks.target import Target, TargetColumn
@@ -95,7 +96,7 @@ class Staging:
         """Read and check all entries. Raises SpooldError, psycopg.Error."""
         for entry in self._entries():
             path = canonical.text(entry.path)
-            with _opened(self._delivery.tree, entry.path, path) as file:
+            with _opened(self._delivery.tree, entry.path) as file:
                 schema = self._schema(entry.path)
                 try:
                     self._load(path, file, schema)
@@ -132,17 +133,16 @@ class Staging:
     def _schema(self, path: bytes) -> RowSchema | None:
         """What the schema entry beside the rows says."""
         stem = path.removesuffix(ROWS_SUFFIX.encode())
-        beside = stem + SCHEMA_SUFFIX.encode()
-        if stem == path or not os.path.lexists(
-            os.path.join(os.fsencode(self._delivery.tree), beside)
-        ):
+        if stem == path:
             return None
-        shown = canonical.text(beside)
-        with _opened(self._delivery.tree, beside, shown) as file:
-            try:
+        beside = stem + SCHEMA_SUFFIX.encode()
+        try:
+            with _opened(self._delivery.tree, beside) as file:
                 return RowSchema.decode(file.read(MAX_SCHEMA_BYTES + 1))
-            except ValueError as error:
-                raise invalid(shown, str(error)) from error
+        except FileNotFoundError:
+            return None
+        except ValueError as error:
+            raise invalid(canonical.text(beside), str(error)) from error
 
     def _load(self, path: str, file: BinaryIO, schema: RowSchema | None) -> None:
         found = blocks(file)
@@ -289,14 +289,17 @@ def _with_first(first: Block, rest: Iterator[Block]) -> Iterator[Block]:
     yield from rest
 
 
-def _opened(tree: os.PathLike[str], path: bytes, shown: str) -> BinaryIO:
-    """A file of the restored tree."""
-    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
-    try:
-        return open(os.open(os.path.join(os.fsencode(tree), path), flags), "rb")
-    except OSError as error:
-        if error.errno == errno.EACCES:
-            raise invalid(
-                shown, "its mode, or that of a folder above it, lets nobody read it"
-            ) from error
-        raise errors.of_os_error(error) from error
+@contextmanager
+def _opened(tree: os.PathLike[str], path: bytes) -> Iterator[BinaryIO]:
+    """A file of the restored tree. Raises FileNotFoundError."""
+    with ExitStack() as stack:
+        try:
+            folder = os.open(tree, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+            stack.callback(os.close, folder)
+            descriptor = stack.enter_context(open_restored(folder, path))
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            raise errors.of_os_error(error) from error
+        with open(descriptor, "rb", closefd=False) as file:
+            yield file

@@ -2,6 +2,7 @@
 
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -171,3 +172,12 @@ def test_bytes_and_rows_are_counted(place: Place) -> None:
     assert sum(size for size, _ in place.counted) == len(content)
     assert sum(count for _, count in place.counted) == 3000
     assert len(place.counted) > 1
+
+
+def test_rows_are_read_whatever_the_mode_of_their_file(place: Place) -> None:
+    place.write("alerts/a.jsonl", alerts(3))
+    delivery = place.delivery()
+    (delivery.tree / "alerts/a.jsonl").chmod(0)
+    (delivery.tree / "alerts").chmod(0)
+    with closing(place.sink().plan(delivery)) as plan:
+        assert plan.report["rows"] == {"inserted": 3, "skipped": 0, "conflicting": 0}

@@ -8,10 +8,10 @@ from pathlib import Path
 
 from spoold import log
 from tests.bench.report import Row, machine, table
-from tests.bench.rows import export
+from tests.bench.rows import export, merge
 from tests.bench.rows.table import make, server
 
-_OPERATIONS = {"export": export.compare}
+_OPERATIONS = {"export": export.compare, "merge": merge.compare}
 _HEAD = ("operation", "input", "by", "median", "ratio", "must", "peak memory")
 
 
