@@ -30,7 +30,7 @@ from spoold.actions.context import (
 )
 from spoold.errors import SpooldError
 from spoold.publish import Ending, Ready, standing
-from spoold.publish.plan import shown
+from spoold.publish.plan import shown, target_path
 from spoold.queue.job import Claim, Job, Key, RetryPolicy, State, Waiting, may_retry, retry_delay
 from spoold.queue.patience import patiently
 from spoold.queue.rows import error_document
@@ -240,7 +240,9 @@ class Attempt:
 
     def _duplicate_of(self, first: uuid.UUID) -> Ending:
         job = patiently(self.store.get, first)
-        return Ending(State.DUPLICATE, {"duplicate_of": str(first), "stands": stands(job)})
+        return Ending(
+            State.DUPLICATE, {"duplicate_of": str(first), "stands": stands(self.site.tree, job)}
+        )
 
     def _fail(self, scratch: Path, error: SpooldError) -> Ready | Became:
         if error.code in errors.CIRCUMSTANCES:
@@ -286,12 +288,19 @@ class Attempt:
         self.let_go()
 
 
-def stands(job: Job | None) -> str | None:
-    """Where the result of the job that stands for a duplicate is; None when it is not known."""
+def stands(tree: Spool, job: Job | None) -> str | None:
+    """Where the result of the job that stands for a duplicate is.
+
+    None when it is not known, or is not there any more.
+    """
     if job is None or job.outcome is None or not isinstance(job.outcome["result"], Mapping):
         return None
     result = job.outcome["result"]
     if "restored" in result:
-        return str(result["restored"])
-    published = [move for move in job.sources if move.role in {"bundle", "result"}]
-    return shown(published[0].folder, published[0].name) if published else None
+        restored = str(result["restored"])
+        return restored if (tree.root / restored).is_dir() else None
+    published = [
+        (move.folder, move.name) for move in job.sources if move.role in {"bundle", "result"}
+    ]
+    there = [name for name in published if os.path.lexists(target_path(tree, *name))]
+    return shown(*there[0]) if there else None

@@ -331,3 +331,16 @@ def test_the_catalogue_tells_what_was_made_and_received(scene: Scene) -> None:
         assert Catalogue(scene.store).find(text) == made
     areas = {one.area for page in Places(scene.store).all() for one in page}
     assert areas == set(Area)
+
+
+def test_a_duplicate_names_no_result_that_was_removed(scene: Scene) -> None:
+    scene.drop(bundle_drop(scene, "request-first.json", idempotency_key="once"))
+    scene.finish()
+    backdate(scene)
+    retain(scene, SPOOLD_RETENTION_PROCESSED="1d")
+    scene.drop(bundle_drop(scene, "request-second.json", idempotency_key="once"))
+    scene.finish()
+    path = scene.tree.folder(Folder.STATUS) / "request-second.json.status.json"
+    document = json.loads(path.read_bytes())
+    assert document["state"] == "duplicate"
+    assert document["result"]["stands"] is None
