@@ -68,13 +68,13 @@ _REFUSALS: Final = (
     ("no password supplied", _LOGIN),
     ("no pg_hba.conf entry", _LOGIN),
     ("no such user", _LOGIN),
-    ("is not permitted to log in", "ALTER ROLE … LOGIN"),
-    ("permission denied for database", "GRANT CONNECT ON DATABASE … TO this user"),
-    ('" does not exist', "make it: CREATE ROLE … LOGIN, or CREATE DATABASE …"),
     ("certificate", _TLS),
     ("server does not support SSL", _TLS),
     ("SSL error", _TLS),
     ("private key", _TLS),
+    ("is not permitted to log in", "ALTER ROLE … LOGIN"),
+    ("permission denied for database", "GRANT CONNECT ON DATABASE … TO this user"),
+    ('" does not exist', "make it: CREATE ROLE … LOGIN, or CREATE DATABASE …"),
 )
 
 # By SQLSTATE or its class: https://www.postgresql.org/docs/current/errcodes-appendix.html
