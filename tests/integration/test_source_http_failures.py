@@ -10,7 +10,11 @@ from typing import Any
 
 import pytest
 
+from spoold.connections import Connections
+from spoold.connections.apis import EndpointSettings
 from spoold.errors import SpooldError
+from spoold.sources.http import HttpSource, HttpSpec
+from spoold.sources.source import Gathering
 from tests.apis import Api, Exchange, gather, serving, settings
 
 LIST = {"path": "/events"}
@@ -218,9 +222,19 @@ def test_requests_keep_their_rate_across_pages_and_sources(api: Api) -> None:
         exchange.send("[]" if exchange.query["offset"] != "0" else "[1]")
 
     api.answer = answer
-    gather(settings(api.base, requests_per_second=10), {**LIST, "pages": "offset"})
-    assert len(asked) == 2
-    assert asked[1] - asked[0] >= 0.09
+    endpoint = EndpointSettings(api="a", path="/events", pages="offset")
+    connections = Connections(
+        apis={"a": settings(api.base, requests_per_second=20)}, endpoints={"e": endpoint}
+    )
+    with Gathering(connections) as gathering:
+        for _ in range(2):
+            source = HttpSource.open(HttpSpec(kind="http", endpoint="e"), gathering, "label")
+            for entry in source.entries():
+                assert entry.content is not None
+                assert not isinstance(entry.content, int)
+                assert entry.content.read(1000) == b"1\n"
+    assert len(asked) == 4
+    assert asked[3] - asked[0] >= 0.14
 
 
 def secret(folder: Path, content: bytes, mode: int = 0o600) -> str:
@@ -235,7 +249,7 @@ def test_secrets_come_from_files_at_each_attempt(api: Api, tmp_path: Path) -> No
     keys = {"secret_headers": {"authorization": path}, "headers": {"X-Site": "a", "accept": "x/y"}}
     gather(settings(api.base, **keys), FILE)
     secret(tmp_path, b"Bearer second")
-    gather(settings(api.base, **keys), FILE)
+    gather(settings(api.base, **keys), LIST)
     assert [each.headers["authorization"] for each in api.asked] == [
         "Bearer first",
         "Bearer second",

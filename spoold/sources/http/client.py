@@ -159,12 +159,7 @@ class ApiClient:
         self._max_bytes, self._bytes = api.max_bytes, 0
         headers = read_headers(api)
         self._secrets = [headers[name] for name in api.secret_headers]
-        self._headers = {
-            "User-Agent": f"spoold/{__version__}",
-            "Accept": "*/*",
-            **{name.title(): value for name, value in headers.items()},
-            "Accept-Encoding": "identity",
-        }
+        self._headers = headers
         context = tls_context(api) if self.origin.scheme == "https" else None
         self._pool = httpcore2.ConnectionPool(
             ssl_context=context,
@@ -246,13 +241,21 @@ class ApiClient:
         port = self.origin.port
         host = f"[{self.origin.host}]" if ":" in self.origin.host else self.origin.host
         default = port == {"http": 80, "https": 443}[self.origin.scheme]
-        named = {"Host": host if default else f"{host}:{port}", **self._headers, **headers}
+        named = {
+            "Host": host if default else f"{host}:{port}",
+            "User-Agent": f"spoold/{__version__}",
+            "Accept": "*/*",
+            "Accept-Encoding": "identity",
+            **headers,
+        }
+        configured = {name.lower() for name in self._headers}
+        sent = [(name, value) for name, value in named.items() if name.lower() not in configured]
         request = httpcore2.Request(
             "GET",
             httpcore2.URL(
                 scheme=self.origin.scheme, host=self.origin.host, port=port, target=target
             ),
-            headers=list(named.items()),
+            headers=[*sent, *self._headers.items()],
         )
         with self.trouble(target):
             return Answer(self, self._pool.handle_request(request), target)
