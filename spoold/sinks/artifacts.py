@@ -36,9 +36,8 @@ from spoold.sinks.sink import Delivery, SinkSettings
 from spoold.sinks.store import Policy, Standing, Store, store_errors
 
 _COPY_BYTES: Final = 16 * 1024 * 1024
-# Files that are written before the first of them is synced and read again: most of what they wait
-# for, they then wait for together.
-_BATCH_FILES: Final = 64
+# Files that are written, and then synced together; each has two descriptors until it has its name.
+_BATCH_FILES: Final = 256
 _BATCH_BYTES: Final = 64 * 1024 * 1024
 _SHOWN_CONFLICTS: Final = 3
 
@@ -283,9 +282,10 @@ class ArtifactPlan:
 
     def _name(self, batch: _Batch) -> None:
         """Sync and read again what was written; then the names."""
+        self._store.sync_contents([file for file, _, _ in batch.files])
         for file, item, replaces in batch.files:
             self._delivery.check()
-            self._store.settle(file, item.target, item.sha256)
+            self._store.read_again(file, item.target, item.sha256)
             with store_errors(item.target):
                 if replaces:
                     file.take_name()
@@ -332,7 +332,8 @@ class ArtifactPlan:
                     for line in lines:
                         write_all(file.descriptor, line)
                     self._store.dress(file, None)
-                    self._store.settle(file, self._names, sha256)
+                    self._store.sync_contents([file])
+                    self._store.read_again(file, self._names, sha256)
                     # The sink took other entries of this bundle before.
                     file.take_name() if standing is Standing.OTHER else file.give_name()
             finally:

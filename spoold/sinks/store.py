@@ -15,7 +15,7 @@ import errno
 import hashlib
 import os
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +28,7 @@ from spoold.spool import begin_sync, sync_file_system
 
 _READ_FLAGS: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
 _READ_BYTES: Final = 1024 * 1024
+_FEW_FILES: Final = 16  # so many are fsynced one by one; for more, the whole file system is
 _NOT_THERE: Final = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ENODEV, errno.ESTALE})
 _IN_THE_WAY: Final = frozenset({errno.ELOOP, errno.ENOTDIR, errno.EISDIR, errno.ENXIO})
 
@@ -120,7 +121,7 @@ class Store:
                 os.close(descriptor)
 
     def new_file(self, name: bytes) -> LargeFile:
-        """A file that is to be filled, then `settle`d, then given its name."""
+        """A file that is to be filled, dressed, synced, read again, and then given its name."""
         folder, _, last = name.rpartition(b"/")
         with store_errors(name):
             file = LargeFile(last, self._folders.handle(folder), unnamed=self._unnamed)
@@ -134,10 +135,18 @@ class Store:
             os.utime(file.descriptor, ns=(mtime_ns, mtime_ns))
         begin_sync(file.descriptor)
 
-    def settle(self, file: LargeFile, name: bytes, sha256: str) -> None:
-        """fsync what was filled, and read it again. Raises disk-error where it is another."""
+    def sync_contents(self, files: Sequence[LargeFile]) -> None:
+        """What was filled becomes durable."""
+        with store_errors(b"."):
+            if len(files) > _FEW_FILES:
+                sync_file_system(self._folder)
+                return
+            for file in files:
+                os.fsync(file.descriptor)
+
+    def read_again(self, file: LargeFile, name: bytes, sha256: str) -> None:
+        """Read what was synced. Raises disk-error where it is not what it was to be."""
         with store_errors(name):
-            os.fsync(file.descriptor)
             again = os.open(f"/proc/self/fd/{file.descriptor}", os.O_RDONLY | os.O_CLOEXEC)
             try:
                 # So that it comes from the disk, as far as the kernel goes along.

@@ -260,21 +260,21 @@ def test_content_that_differs_from_what_was_signed_gets_no_name(tmp_path: Path) 
 def test_an_attempt_that_is_killed_half_way_is_finished_by_the_next(
     tmp_path: Path, layout: str
 ) -> None:
-    files = {f"{number:03}": b"%d" % number for number in range(200)}
+    files = {f"{number:03}": b"%d" % number for number in range(600)}
     store = tmp_path / "store"
     one = sink(store, layout=layout)
     child = os.fork()
     if child == 0:  # pragma: no cover
-        plan = one.plan(deliver(tmp_path, files, count=_dies_after(150)))
+        plan = one.plan(deliver(tmp_path, files, count=_dies_after(450)))
         plan.apply()
         os._exit(1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
     begun = len(listing(store))
-    assert 0 < begun < 200
+    assert 0 < begun < 600
     report = apply(sink(store, layout=layout), deliver(tmp_path, files))
     assert report["files"]["present"] == begun
-    assert report["files"]["stored"] == 200 - begun
-    assert len(listing(store)) == 200 + (layout == "content")
+    assert report["files"]["stored"] == 600 - begun
+    assert len(listing(store)) == 600 + (layout == "content")
 
 
 def _dies_after(calls: int) -> Callable[[int, int], None]:
