@@ -13,9 +13,11 @@ import grp
 import os
 import pwd
 from collections.abc import Iterator
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
+from itertools import groupby
 from pathlib import Path
-from typing import Annotated, Final, Literal
+from typing import Annotated, BinaryIO, Final, Literal
 
 from pydantic import Field, StringConstraints, field_validator, model_validator
 
@@ -204,8 +206,8 @@ class ArtifactPlan:
                     self._meet(item, conflicts)
         if conflicts:
             raise _conflict(conflicts)
-        if self._by_content:
-            self._check_names()
+        if self._by_content and (names := self._standing_names()) is not None:
+            names.close()
         self._store.require_room(counts.bytes, counts.stored + counts.replaced)
 
     def apply(self) -> None:
@@ -307,39 +309,50 @@ class ArtifactPlan:
         counts.stored += 1
         counts.bytes += item.size
 
-    def _check_names(self) -> None:
-        found = self._store.first_line(self._names)
-        if found is not None and found != self._head:
+    def _standing_names(self) -> BinaryIO | None:
+        """The list of this bundle's names that stands in the store, behind its first line.
+
+        Raises artifact-conflict where it is another bundle's.
+        """
+        found = self._store.open_file(self._names)
+        if found is not None and found.readline(len(self._head) + 1) != self._head:
+            found.close()
             shown = canonical.text(self._names)
             raise SpooldError(
                 errors.ARTIFACT_CONFLICT, f"{shown}: it lists another bundle of that id", at=shown
             )
+        return found
 
     def _write_names(self) -> None:
-        delivery = self._delivery
-        lines = LineFile(delivery.scratch)
-        try:
+        """List what the bundle had, besides what an earlier delivery of some of it has listed."""
+        with ExitStack() as stack:
+            # Another part of the same bundle may come at this moment: no name is lost between them.
+            stack.enter_context(self._store.alone())
+            names = stack.enter_context(closing(LineSorter(self._delivery.scratch)))
+            lines = stack.enter_context(closing(LineFile(self._delivery.scratch)))
+            for entry in self._delivery.entries():
+                names.add(shelving.names_line(entry))
+            standing = self._standing_names()
+            if standing is not None:
+                with standing:
+                    for line in shelving.standing_names(standing, self._names):
+                        names.add(line)
             lines.append(self._head)
-            for line in shelving.names_lines(delivery.entries()):
-                lines.append(line)
-            sha256 = lines.sha256()
-            standing = self._store.look(self._names, sha256, lines.bytes)
-            if standing is Standing.SAME:
-                return
-            file = self._store.new_file(self._names)
-            try:
-                with store_errors(self._names):
-                    for line in lines:
-                        write_all(file.descriptor, line)
-                    self._store.dress(file, None)
-                    self._store.sync_contents([file])
-                    self._store.read_again(file, self._names, sha256)
-                    # The sink took other entries of this bundle before.
-                    file.take_name() if standing is Standing.OTHER else file.give_name()
-            finally:
-                file.close()
-        finally:
-            lines.close()
+            for line, _ in groupby(names):
+                lines.append(line.partition(b" ")[2] + b"\n")
+            self._put_names(lines, replaces=standing is not None)
+
+    def _put_names(self, lines: LineFile, *, replaces: bool) -> None:
+        sha256 = lines.sha256()
+        if self._store.look(self._names, sha256, lines.bytes) is Standing.SAME:
+            return
+        with closing(self._store.new_file(self._names)) as file, store_errors(self._names):
+            for line in lines:
+                write_all(file.descriptor, line)
+            self._store.dress(file, None)
+            self._store.sync_contents([file])
+            self._store.read_again(file, self._names, sha256)
+            file.take_name() if replaces else file.give_name()
 
 
 def _conflict(names: list[bytes]) -> SpooldError:

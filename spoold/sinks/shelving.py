@@ -6,12 +6,12 @@ id>.<sink>.jsonl`: a line that says whose it is, then the lines that the bundle'
 files.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Final, NamedTuple
 
 from spoold import canonical, errors
 from spoold.bundle.entry import Entry
-from spoold.bundle.lines import entry_lines
+from spoold.bundle.lines import entry_lines, parse_entry
 from spoold.bundle.paths import path_fault
 from spoold.errors import SpooldError
 
@@ -100,7 +100,19 @@ def names_head(site: str, bundle_id: str, manifest_sha256: str) -> bytes:
     return canonical.encode(document)
 
 
-def names_lines(entries: Iterator[Entry]) -> Iterator[bytes]:
-    """The other lines."""
-    for entry in entries:
-        yield entry_lines(entry)[0] + b"\n"
+def names_line(entry: Entry) -> bytes:
+    """One of the other lines, behind what it sorts by: the entry's path."""
+    return entry.path.hex().encode() + b" " + entry_lines(entry)[0]
+
+
+def standing_names(lines: Iterable[bytes], where: bytes) -> Iterator[bytes]:
+    """The same of the lines of a list that stands in the store. Raises artifact-conflict."""
+    for line in lines:
+        try:
+            entry = parse_entry(line.removesuffix(b"\n"))
+        except SpooldError as error:
+            shown = canonical.text(where)
+            raise SpooldError(
+                errors.ARTIFACT_CONFLICT, f"{shown}: it is no list of names", at=shown
+            ) from error
+        yield names_line(entry)

@@ -12,6 +12,7 @@ system has no unnamed files, `.<digits>.restoring` may stay beside them.
 
 import enum
 import errno
+import fcntl
 import hashlib
 import os
 import stat
@@ -19,7 +20,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import BinaryIO, Final
 
 from spoold import canonical, errors
 from spoold.errors import SpooldError
@@ -108,17 +109,11 @@ class Store:
             finally:
                 os.close(descriptor)
 
-    def first_line(self, name: bytes, limit: int = 4096) -> bytes | None:
-        """The first line of what stands under a name; None where nothing does."""
+    def open_file(self, name: bytes) -> BinaryIO | None:
+        """What stands under a name, for reading; None where nothing does."""
         with store_errors(name):
             descriptor = self._open(name)
-            if descriptor is None:
-                return None
-            try:
-                found, newline, _ = os.pread(descriptor, limit, 0).partition(b"\n")
-                return found + newline
-            finally:
-                os.close(descriptor)
+            return None if descriptor is None else open(descriptor, "rb")
 
     def new_file(self, name: bytes) -> LargeFile:
         """A file that is to be filled, dressed, synced, read again, and then given its name."""
@@ -161,6 +156,16 @@ class Store:
                 f"{shown}: what was written has the hash {found}, not {sha256}",
                 at=shown,
             )
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Meanwhile nobody else who asks for this does anything in the store."""
+        with store_errors(b"."):
+            fcntl.flock(self._folders.top, fcntl.LOCK_EX)
+        try:
+            yield
+        finally:
+            fcntl.flock(self._folders.top, fcntl.LOCK_UN)
 
     def sync(self) -> None:
         """Names that were given become durable."""

@@ -231,16 +231,30 @@ def test_a_content_that_was_spoilt_in_the_store_is_not_taken_for_present(tmp_pat
     assert error.code is errors.ARTIFACT_CONFLICT
 
 
-def test_the_names_of_a_bundle_follow_what_the_sink_takes_and_no_other_bundle(
-    tmp_path: Path,
+def test_the_names_of_a_bundle_that_comes_in_parts_are_listed_together(tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    names = store / "names" / "site-a" / f"{BUNDLE_ID}.artifacts.jsonl"
+    for files in ({"b": b"1", "d": b"2"}, {"a": b"3", "b": b"1"}, {"c": b"1"}, {"c": b"1"}):
+        apply(sink(store, layout="content"), deliver(tmp_path, files))
+    assert names_in(names) == [b"a", b"b", b"c", b"d"]
+
+
+def names_in(names: Path) -> list[bytes]:
+    return [parse_entry(line).path for line in names.read_bytes().splitlines()[1:]]
+
+
+@pytest.mark.parametrize("spoilt", [b"", b"{}\n", b"no newline"])
+def test_another_bundle_of_the_same_id_or_what_is_no_list_is_refused(
+    tmp_path: Path, spoilt: bytes
 ) -> None:
     store = tmp_path / "store"
     names = store / "names" / "site-a" / f"{BUNDLE_ID}.artifacts.jsonl"
     apply(sink(store, layout="content"), deliver(tmp_path, {"a": b"1"}))
-    apply(sink(store, layout="content"), deliver(tmp_path, {"a": b"1", "b": b"2"}))
-    assert len(names.read_bytes().splitlines()) == 3
     other = "cd" * 32
     error = refusal(sink(store, layout="content"), tmp_path, {"a": b"1"}, manifest_sha256=other)
+    assert error.code is errors.ARTIFACT_CONFLICT
+    names.write_bytes(spoilt)
+    error = refusal(sink(store, layout="content"), tmp_path, {"a": b"1"})
     assert error.code is errors.ARTIFACT_CONFLICT
 
 
