@@ -161,7 +161,7 @@ class EndpointSettings(Section):
     limit_parameter: str = Field(default="limit", description="the query's key for limit")
     limit: Count = Field(default=0, description="how many items to ask for at once; 0: not said")
     max_page_bytes: Annotated[Size, Field(ge=1024, le=1024**3)] = Field(
-        default=8 * 1024**2, description="a page is held in memory: larger ones are refused"
+        default=4 * 1024**2, description="a page is held in memory: larger ones are refused"
     )
     download: DownloadSettings | None = Field(
         default=None, description="a file for each item, besides the items themselves"

@@ -324,7 +324,7 @@ def test_a_list_too_long_for_memory_is_sorted_on_disk(api: Api, tmp_path: Path) 
     random.Random(1).shuffle(items)
     shelf(api, items, {0: b"", 1: b"", 2: b"", 3: b"x"})
     with pytest.raises(SpooldError) as caught:
-        gather(settings(api.base), EACH, scratch=tmp_path)
+        gather(settings(api.base), {**EACH, "max_page_bytes": "8MiB"}, scratch=tmp_path)
     assert caught.value.at == f"{3:0200d}"
     assert [exchange.path.split("/")[2:] for exchange in api.asked[1:]] == [
         [str(number), "content"] for number in range(4)
