@@ -13,6 +13,7 @@ from spoold.config import Config
 from spoold.doctor.database import examine_database
 from spoold.doctor.finding import Finding, Level
 from spoold.doctor.inbox import examine_inbox
+from spoold.doctor.sinks import examine_sinks
 from spoold.errors import SpooldError
 from spoold.handlers.arguments import plain
 from spoold.handlers.process import environment, find_program
@@ -39,6 +40,7 @@ def examine(spool: Spool, load: Callable[[], Config]) -> Iterator[Finding]:
         yield from examine_inbox(spool, None)
         return
     yield from _configuration(config)
+    yield from examine_sinks(config)
     yield from _handlers(config)
     yield from _key(config)
     yield from _daemon(config)

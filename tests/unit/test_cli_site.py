@@ -222,6 +222,19 @@ def test_doctor_tells_each_fault_with_its_fix_and_exits_1() -> None:
     assert all(check["fix"] for check in failed)
 
 
+def test_doctor_tells_of_sinks_that_could_not_take_anything() -> None:
+    spool = init()
+    sinks = [("one", "../one"), ("two", "../two"), ("three", '../one"\nowner = "no-such-user')]
+    with (spool.root / "spoold.toml").open("a") as file:
+        for name, store in sinks:
+            file.write(f'[[sinks]]\nname = "{name}"\nkind = "files"\nentries = ["**"]\n')
+            file.write(f'store = "{store}"\n')
+    (spool.root.parent / "one").mkdir()
+    document = json.loads(run("doctor", "spool", "--json", status=1).stdout)
+    levels = {check["check"]: check["level"] for check in document["checks"]}
+    assert [levels[f"sink {name}"] for name, _ in sinks] == ["ok", "warn", "fail"]
+
+
 def test_doctor_lists_strays_E16_E35() -> None:  # noqa: N802
     spool = init()
     inbox = spool.root / "inbox"
