@@ -1,6 +1,8 @@
 """Object stores: what is listed, read and put, against a real server."""
 
+import io
 import os
+import random
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -242,6 +244,25 @@ def test_an_object_reads_as_a_file(bucket: Bucket, tmp_path: Path) -> None:
         assert stored.read(1) == b""
         stored.seek(0)
         assert stored.read() == content
+
+
+def test_wherever_one_goes_in_an_object_its_bytes_are_those_of_a_file(swift_bucket: Bucket) -> None:
+    content = os.urandom(4 * MIB)
+    swift_bucket.put("a", content)
+    store = swift_bucket.store()
+    info = store.look(b"a")
+    assert info is not None
+    chance = random.Random(7)  # the same walk each time
+    file = io.BytesIO(content)
+    with StoredObject(store, b"a", info.size, info.etag) as stored:
+        for _ in range(60):
+            if chance.random() < 0.5:
+                span = chance.choice((100, 200_000, len(content)))
+                place = min(len(content), max(0, file.tell() + chance.randint(-span, span)))
+                assert stored.seek(place) == file.seek(place)
+            count = chance.choice((0, 1, 1000, 300_000, 3 * MIB))
+            assert stored.read(count) == file.read(count)
+            assert stored.tell() == file.tell()
 
 
 # --- settings -----------------------------------------------------------------------------------
