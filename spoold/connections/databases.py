@@ -10,7 +10,7 @@ from spoold.connections.parameters import Declaration
 from spoold.errors import SpooldError
 from spoold.section import Count, FilePath, Name, Seconds, Section
 
-_PLACEHOLDER: Final = re.compile(r"%(?:%|\(([^)]*)\))")
+_PLACEHOLDER: Final = re.compile(r"%(?:%|\(([A-Za-z_][A-Za-z0-9_]*)\)[sbt])")
 _MAX_URL_BYTES: Final = 64 * 1024
 
 
@@ -89,8 +89,7 @@ class QuerySettings(Section):
             raise ValueError("write sql or table, one of them")
         if self.table and self.parameters:
             raise ValueError("parameters are those of sql; a table is taken whole")
-        used = {match[1] for match in _PLACEHOLDER.finditer(self.sql) if match[1] is not None}
-        if self.parameters and used != set(self.parameters):
-            differing = ", ".join(sorted(used ^ set(self.parameters)))
+        used = {match[1] for match in _PLACEHOLDER.finditer(self.sql) if match[1]}
+        if differing := ", ".join(sorted(used ^ set(self.parameters))):
             raise ValueError(f"sql and parameters do not name the same: {differing}")
         return self

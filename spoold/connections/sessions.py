@@ -84,6 +84,7 @@ _PASSING: Final = ("40", "53", "55P03", "58", "72")
 _HINTS: Final = (
     ("42501", "GRANT SELECT or what the message names to this user"),
     ("25006", "a query may only read"),
+    ("42601", "a query's sql is one SELECT, VALUES, TABLE or WITH … SELECT"),
     ("57014", "somebody cancelled it, or raise statement_timeout_seconds in its [databases]"),
     ("55P03", "somebody holds a lock; it is tried again. lock_timeout_seconds says for how long"),
     ("40", "the server is a standby or busy: it is tried again"),

@@ -67,6 +67,7 @@ def backends(rows: Rows) -> int:
         ("55P03", errors.QUERY_FAILED, True, "lock_timeout_seconds"),
         ("57014", errors.QUERY_FAILED, False, "statement_timeout_seconds"),
         ("22012", errors.QUERY_FAILED, False, "spoold.toml"),
+        ("42601", errors.QUERY_FAILED, False, "SELECT"),
         ("P0001", errors.QUERY_FAILED, False, ""),
         ("42501", errors.SOURCE_REFUSED, False, "GRANT"),
         ("28000", errors.SOURCE_REFUSED, False, "pg_hba.conf"),
