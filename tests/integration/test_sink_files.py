@@ -16,6 +16,7 @@ from spoold import errors
 from spoold.bundle.lines import parse_entry
 from spoold.errors import SpooldError
 from spoold.sinks.artifacts import ArtifactSettings, ArtifactSink
+from spoold.sinks.places import LargeFile
 from spoold.sinks.sink import Sink
 from tests.contracts.sink import (
     BUNDLE_ID,
@@ -371,6 +372,23 @@ def test_root_gives_files_and_folders_to_a_user_and_a_group(tmp_path: Path) -> N
     with pytest.raises(SpooldError) as caught:
         sink(store, owner="nobody-of-that-name")
     assert caught.value.code is errors.CONFIG_INVALID
+
+
+def test_where_there_are_no_unnamed_files_a_name_of_our_own_goes_before(tmp_path: Path) -> None:
+    (tmp_path / "taken").write_bytes(b"old")
+    folder = os.open(tmp_path, os.O_RDONLY | os.O_DIRECTORY)
+    for name, give in ((b"new", LargeFile.give_name), (b"taken", LargeFile.take_name)):
+        file = LargeFile(name, folder, unnamed=False)
+        os.write(file.descriptor, b"content")
+        assert any(name.endswith(".restoring") for name in os.listdir(tmp_path))
+        give(file)
+        file.close()
+    LargeFile(b"never", folder, unnamed=False).close()
+    os.close(folder)
+    assert {name: content for name, (_, content) in listing(tmp_path).items()} == {
+        "new": b"content",
+        "taken": b"content",
+    }
 
 
 def test_what_does_not_fit_is_not_begun(tmp_path: Path) -> None:
