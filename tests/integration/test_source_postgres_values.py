@@ -216,7 +216,7 @@ def test_whatever_the_values_are_they_come_back(rows: Rows, made: list[tuple[Any
     assert found == [(values[0], values[5]) for values in made]
 
 
-def test_settings_of_server_and_role_change_no_line(rows: Rows) -> None:
+def test_settings_of_the_database_change_no_line(rows: Rows) -> None:
     rows.execute("drop table if exists t")
     rows.execute(
         "create table t (n serial primary key, a timestamptz, b interval, c bytea, d float8,"
@@ -235,12 +235,13 @@ def test_settings_of_server_and_role_change_no_line(rows: Rows) -> None:
         "extra_float_digits": "-15",
         "quote_all_identifiers": "on",
     }
+    database = f"alter database {rows.owner.info.dbname}"
     try:
         for name, value in odd.items():
-            rows.execute(f"alter role current_user set {name} = '{value}'")
+            rows.execute(f"{database} set {name} = '{value}'")
         assert rows.export({"table": "t"}) == plain
     finally:
-        rows.execute("alter role current_user reset all")
+        rows.execute(f"{database} reset all")
 
 
 def test_column_names_are_any_text(rows: Rows) -> None:

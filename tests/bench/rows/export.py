@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from datetime import UTC, datetime
+from importlib import import_module
 from pathlib import Path
 
 from spoold import trust
@@ -86,6 +87,7 @@ def context(scratch: Path, connections: Connections) -> Context:
 
 
 def _main(url: str, scratch: Path) -> None:
+    import_module("spoold.sources.snapshot")  # a worker has the driver loaded before its first job
     connections = Connections(
         databases={"bench": DatabaseSettings(url_file=url)},
         queries={"alerts": QuerySettings(database="bench", sql=_SELECT, key=["id"])},
