@@ -60,6 +60,7 @@ def run(context: Context) -> Outcome:
     _let_read(log, context.droppers)
     told = _told(handler, ended)
     _require_success(handler, ended, told)
+    maker = _other_user(handler)
     try:
         found, made = results.collect(
             out,
@@ -67,7 +68,7 @@ def run(context: Context) -> Outcome:
             context.drop_name,
             handler.limits.result_bytes,
             context.droppers,
-            _other_user(handler),
+            maker.uid if maker else None,
         )
     except SpooldError as error:
         raise ResultError(error.code, error.message, told, at=error.at) from error
@@ -116,8 +117,7 @@ def _prepare(context: Context, handler: Handler, place: Path) -> tuple[Path, Pat
                 write_all(copy, block)
         finally:
             os.close(copy)
-    if _other_user(handler) is not None:
-        user = User.named(str(handler.user))
+    if (user := _other_user(handler)) is not None:
         for path in (inside, out, temporary, file):
             os.chown(path, user.uid, user.gid)
         # Through, to what is the tool's own; but it cannot put anything in the place of that.
@@ -126,12 +126,9 @@ def _prepare(context: Context, handler: Handler, place: Path) -> tuple[Path, Pat
     return file, out, temporary
 
 
-def _other_user(handler: Handler) -> int | None:
-    """The user id of a tool that does not run as the daemon's own user."""
-    if handler.user is None or os.geteuid() != 0:
-        return None
-    user = User.named(handler.user).uid
-    return None if user == os.geteuid() else user
+def _other_user(handler: Handler) -> User | None:
+    """Whom a tool runs as, where that is another user: only root can start it so."""
+    return process.other_user(handler) if os.geteuid() == 0 else None
 
 
 def _command(context: Context, handler: Handler, file: Path, out: Path) -> list[bytes]:

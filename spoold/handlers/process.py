@@ -82,6 +82,14 @@ class User:
         return cls(name, entry.pw_uid, entry.pw_gid, tuple(groups))
 
 
+def other_user(handler: Handler) -> User | None:
+    """Whom a tool runs as, where that is not the daemon's own user. Raises LookupError."""
+    if handler.user is None:
+        return None
+    user = User.named(handler.user)
+    return None if user.uid == os.geteuid() else user
+
+
 @dataclass(frozen=True, slots=True)
 class Place:
     """The paths of one run, all absolute. `scratch` is the tool's own folder."""
@@ -136,9 +144,7 @@ def run(
     if program is None:
         shown = os.fsdecode(command[0])
         raise SpooldError(errors.HANDLER_NOT_STARTED, f"{shown}: no such program")
-    user = User.named(handler.user) if handler.user is not None else None
-    if user is not None and user.uid == os.geteuid():
-        user = None
+    user = other_user(handler)
     spec: Spec = {
         "program": program,
         "command": list(map(os.fsdecode, command)),

@@ -13,7 +13,7 @@ from typing import Final
 from spoold import errors
 from spoold.errors import SpooldError
 from spoold.handlers.handler import Handler, Handlers
-from spoold.handlers.process import User
+from spoold.handlers.process import User, other_user
 from spoold.spool import Folder, Spool
 
 _PASS: Final = 0o711
@@ -21,7 +21,7 @@ _PASS: Final = 0o711
 
 def open_way(handlers: Handlers, tree: Spool) -> None:
     """Let the users of handlers through to the spool's scratch. Raises config-invalid."""
-    others = [handler for handler in handlers if _other(handler)]
+    others = [handler for handler in handlers if other_user(handler)]
     if others and os.geteuid() == 0:
         for folder in (Folder.PRIVATE, Folder.WORK):
             path = tree.folder(folder)
@@ -33,7 +33,7 @@ def open_way(handlers: Handlers, tree: Spool) -> None:
 def problems(handlers: Handlers, tree: Spool) -> Iterator[tuple[Handler, str, str]]:
     """What keeps a tool from running as its user, with the fix."""
     for handler in handlers:
-        user = _other(handler)
+        user = other_user(handler)
         if user is None:
             continue
         if os.geteuid() != 0:
@@ -42,14 +42,6 @@ def problems(handlers: Handlers, tree: Spool) -> Iterator[tuple[Handler, str, st
         elif (closed := _closed_to(user, tree.root)) is not None:
             what = f"{user.name} cannot get through {closed} to the scratch of its tool"
             yield handler, what, f"chmod o+x {closed}"
-
-
-def _other(handler: Handler) -> User | None:
-    """Whom the tool runs as, where that is not the daemon's own user."""
-    if handler.user is None:
-        return None
-    user = User.named(handler.user)
-    return None if user.uid == os.geteuid() else user
 
 
 def _closed_to(user: User, root: Path) -> Path | None:
