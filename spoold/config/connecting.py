@@ -117,7 +117,8 @@ def values(found: Connections, sinks: Sequence[SinkSettings]) -> dict[str, objec
 
 def scrubbed(text: str) -> str:
     """A URL or a libpq keyword string without its password."""
-    hidden = re.sub(r"(?<=://)([^:/@?#]*):[^?#\s]*@", r"\1:***@", text)
+    # Some write ? # or / in a password as they are; what may be one is hidden, rather than shown.
+    hidden = re.sub(r"(?<=://)([^:/@\s]*):(?:[^?#\s]*|[^/@\s]*)@", r"\1:***@", text)
     hidden = re.sub(r"(?i)([?&](?:ssl)?password=)[^&#]*", r"\1***", hidden)
     return re.sub(r"(?i)(\b(?:ssl)?password\s*=\s*)('(?:[^'\\]|\\.)*'|[^\s&]+)", r"\1***", hidden)
 

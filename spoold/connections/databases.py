@@ -11,6 +11,12 @@ from spoold.errors import SpooldError
 from spoold.section import Count, FilePath, Name, Seconds, Section
 
 _PLACEHOLDER: Final = re.compile(r"%(?:%|\(([A-Za-z_][A-Za-z0-9_]*)\)[sbt])")
+# What opens a comment, a string or a quoted name; within a name a `$` opens nothing.
+_OPENING: Final = re.compile(
+    r"""--|/\*|(?<![\w$])[eE]'|['"]|(?<![\w$])\$(?:[^\W\d]\w*)?\$""",
+)
+_ESCAPED: Final = re.compile(r"(?:[^'\\]|\\.)*", re.DOTALL)
+_COMMENT_MARK: Final = re.compile(r"/\*|\*/")
 _MAX_URL_BYTES: Final = 64 * 1024
 
 
@@ -69,6 +75,49 @@ def _table(text: str) -> str:
 Table = Annotated[str, AfterValidator(_table)]
 
 
+def _quoted_names(sql: str) -> list[str]:
+    """Parameters that stand where their values could end what they stand in.
+
+    A value is written as a literal, with quotes of its own: within other quotes, or after a line
+    feed in a comment, what it says would be SQL.
+    """
+    found: list[str] = []
+    position = 0
+    while (opening := _OPENING.search(sql, position)) is not None:
+        position = _closed(sql, opening)
+        inside = _PLACEHOLDER.finditer(sql[opening.end() : position])
+        found += [match[1] for match in inside if match[1] is not None]
+    return found
+
+
+def _closed(sql: str, opening: re.Match[str]) -> int:
+    """Where a comment, string or quoted name ends; one that is left open, at the end."""
+    mark, begin = opening[0], opening.end()
+    match mark:
+        case "--":
+            end = sql.find("\n", begin)
+            mark = "\n"
+        case "/*":
+            return _comment_end(sql, begin)
+        case "e'" | "E'":
+            escaped = _ESCAPED.match(sql, begin)
+            assert escaped is not None
+            end = escaped.end()
+            mark = "'"
+        case _:
+            end = sql.find(mark, begin)
+    return len(sql) if end < 0 else end + len(mark)
+
+
+def _comment_end(sql: str, begin: int) -> int:
+    depth = 1
+    for mark in _COMMENT_MARK.finditer(sql, begin):
+        depth += 1 if mark[0] == "/*" else -1
+        if not depth:
+            return mark.end()
+    return len(sql)
+
+
 class QuerySettings(Section):
     """What a request may ask of a database: it names this and gives values, never SQL."""
 
@@ -92,4 +141,9 @@ class QuerySettings(Section):
         used = {match[1] for match in _PLACEHOLDER.finditer(self.sql) if match[1]}
         if differing := ", ".join(sorted(used ^ set(self.parameters))):
             raise ValueError(f"sql and parameters do not name the same: {differing}")
+        if self.parameters and (quoted := _quoted_names(self.sql)):
+            raise ValueError(
+                f"%({quoted[0]})s stands in quotes or a comment of sql: write it bare, values are "
+                "quoted where they are filled in"
+            )
         return self

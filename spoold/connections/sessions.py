@@ -2,8 +2,11 @@
 
 Guarantees: in a transaction that was begun here, the text of a value does not depend on what the
 server, the database or the role have set. Settings are those of the transaction alone, so that a
-transaction pooler may stand between. While an answer is awaited, `check` is called every second,
-and where it raises, the statement is cancelled. No error tells a password.
+transaction pooler may stand between. The role's search_path stays, which the operator's SQL and
+triggers need: so our own statements name functions by their schema, and give operators the very
+types that the built-in ones have, else a namesake in `public` would be run (CVE-2018-1058). While
+an answer is awaited, `check` is called every second, and where it raises, the statement is
+cancelled. No error tells a password.
 Crash: the server ends the transaction when it writes to the lost connection, or within
 `_NOTICE_SECONDS` while it computes.
 """
@@ -140,8 +143,9 @@ def begin(connection: Connection, settings: DatabaseSettings) -> None:
         ("lock_timeout", f"{settings.lock_timeout_seconds * 1000:.0f}"),
     ]
     connection.execute(
-        "select pg_catalog.set_config(name, value, true)"
-        " from unnest(%s::text[], %s::text[]) as setting(name, value)",
+        "select pg_catalog.set_config(name, value, true) from rows from"
+        " (pg_catalog.unnest(%s::pg_catalog.text[]), pg_catalog.unnest(%s::pg_catalog.text[]))"
+        " as setting(name, value)",
         ([name for name, _ in chosen], [value for _, value in chosen]),
     )
     # Where the server's system cannot tell it, the setting is refused.

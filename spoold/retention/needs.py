@@ -67,14 +67,15 @@ def named_in(action: str, request: Document, connections: Connections) -> Iterat
         return
     sources = request.get("sources")
     recipe = connections.recipes.get(str(request.get("recipe")))
-    given = request.get("parameters")
+    given = request.get("parameters", {})
     if recipe is not None and isinstance(given, Mapping):
         try:
             values = bind(recipe.parameters, given, at="parameters")
+            found = [filled_in(source, values) for source in recipe.sources]
         except SpooldError:  # the job fails by that too
             return
-        for source in recipe.sources:
-            yield from _place(filled_in(source, values))
+        for source in found:
+            yield from _place(source)
     elif isinstance(sources, list):
         for source in sources:
             yield from _place(source)

@@ -50,7 +50,8 @@ class Ledger:
     def find(self) -> Counts | None:
         """What the job has merged through the sink; None: nothing yet.
 
-        Raises sink-refused where the tables are missing and cannot be made.
+        Raises sink-refused where the tables are missing and cannot be made, or may not be written:
+        once sinks apply their plans, that would be too late to tell.
         """
         row = self.connection.execute(
             "select pg_catalog.to_regclass('spoold_rows.merged_entry') is not null, "
@@ -68,12 +69,27 @@ class Ledger:
             )
         if not there:
             return None
+        self._require_rights()
         row = self.connection.execute(
             "select inserted, updated, skipped, conflicting, conflicts from spoold_rows.merged"
             " where job_id = %s and sink = %s",
             (self.job_id, self.sink),
         ).fetchone()
         return None if row is None else Counts(*row)
+
+    def _require_rights(self) -> None:
+        row = self.connection.execute(
+            "select pg_catalog.has_table_privilege('spoold_rows.merged', 'select')"
+            " and pg_catalog.has_table_privilege('spoold_rows.merged', 'insert')"
+            " and pg_catalog.has_table_privilege('spoold_rows.merged_entry', 'insert')"
+        ).fetchone()
+        if row is None or not row[0]:
+            raise SpooldError(
+                errors.SINK_REFUSED,
+                "this user may not read and write spoold_rows.merged and .merged_entry",
+                hint="GRANT SELECT, INSERT ON spoold_rows.merged, spoold_rows.merged_entry TO "
+                "this user",
+            )
 
     def write(
         self,

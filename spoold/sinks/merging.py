@@ -245,9 +245,10 @@ class Merging:
                 limit=sql.Literal(limit),
             )
         ).fetchall()
+        places = self._staging.places(row for row, _ in found)
         return [
-            Listed(self._staging.place(row), [canonical.text(text[:_MAX_SHOWN]) for text in key])
-            for row, key in found
+            Listed(place, [canonical.text(text[:_MAX_SHOWN]) for text in key])
+            for place, (_, key) in zip(places, found, strict=True)
         ]
 
     def _refuse_conflict(self, conflicting: int) -> None:

@@ -18,6 +18,7 @@ from typing import BinaryIO, Final, NamedTuple, NoReturn
 
 BLOCK_BYTES: Final = 64 * 1024  # small, so that the server works on one while the next is read
 MAX_LINE_BYTES: Final = 16 * 1024**2  # such a line is held several times over
+MAX_COLUMNS: Final = 1600  # MaxHeapAttributeNumber
 _SHOWN: Final = 10  # of columns that are missing or too many
 
 
@@ -245,6 +246,8 @@ def _read(text: str, line: int) -> dict[str, _Value]:
             _refuse(line, position, "no key in quotes")
         key, end = _decode(text, position, line)
         name = str(key)
+        if len(values) == MAX_COLUMNS:
+            _refuse(line, position, f"more than {MAX_COLUMNS:,} columns, which no table has")
         if name in values:
             _refuse(line, position, f"{text[position:end][:100]} stands there twice")
         position = _skip(text, end)

@@ -9,7 +9,7 @@ import os
 import re
 from array import array
 from bisect import bisect_right
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from itertools import islice
 from typing import BinaryIO, Final, NamedTuple
@@ -111,10 +111,18 @@ class Staging:
 
     def place(self, row: int) -> Place:
         """Where a row of the staging table stands; rows are counted from 1."""
-        number = bisect_right(self._ends, row - 1)
-        entry = next(islice(self._entries(), number, None))
-        before = self._ends[number - 1] if number else 0
-        return Place(canonical.text(entry.path), row - before)
+        return next(self.places([row]))
+
+    def places(self, rows: Iterable[int]) -> Iterator[Place]:
+        """The same of several, in ascending order: entries are gone through once."""
+        entries, passed = self._entries(), 0
+        entry = next(entries)
+        for row in rows:
+            number = bisect_right(self._ends, row - 1)
+            if number > passed:
+                entry, passed = next(islice(entries, number - passed - 1, None)), number
+            before = self._ends[number - 1] if number else 0
+            yield Place(canonical.text(entry.path), row - before)
 
     def counts(self) -> Iterator[tuple[str, int]]:
         """Each entry and its rows."""

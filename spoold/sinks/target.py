@@ -92,10 +92,10 @@ select a.attname,
      union all
      select t.oid, t.typbasetype
      from beneath b join pg_catalog.pg_type t on t.oid = b.base
-   ) select type from beneath where base = 0)::bigint,
+   ) select type from beneath where base = 0::pg_catalog.oid)::bigint,
   a.attnotnull, a.atthasdef or a.attidentity <> '', a.attgenerated <> '', a.attidentity = 'a'
 from pg_catalog.pg_attribute a
-where a.attrelid = %s and a.attnum > 0 and not a.attisdropped
+where a.attrelid = %s::pg_catalog.oid and a.attnum > 0 and not a.attisdropped
 order by a.attnum
 """
 
@@ -109,15 +109,16 @@ select i.indisprimary,
 from pg_catalog.pg_index i
 join pg_catalog.pg_class x on x.oid = i.indexrelid
 join pg_catalog.pg_am m on m.oid = x.relam and m.amname = 'btree'
-cross join lateral unnest(i.indkey::int2[], i.indclass::oid[])
-  with ordinality as k (attnum, class, position)
+cross join lateral rows from (
+  pg_catalog.unnest(i.indkey::pg_catalog.int2[]), pg_catalog.unnest(i.indclass::pg_catalog.oid[])
+) with ordinality as k (attnum, class, position)
 join pg_catalog.pg_attribute a on a.attrelid = i.indrelid and a.attnum = k.attnum
 join pg_catalog.pg_opclass c on c.oid = k.class
 join pg_catalog.pg_amop p on p.amopfamily = c.opcfamily and p.amopstrategy = 3
   and p.amoplefttype = c.opcintype and p.amoprighttype = c.opcintype
 join pg_catalog.pg_operator o on o.oid = p.amopopr
 join pg_catalog.pg_namespace n on n.oid = o.oprnamespace
-where i.indrelid = %s and i.indisunique and i.indisvalid and i.indimmediate
+where i.indrelid = %s::pg_catalog.oid and i.indisunique and i.indisvalid and i.indimmediate
   and i.indpred is null and i.indexprs is null and k.position <= i.indnkeyatts
 group by i.indexrelid, i.indisprimary
 order by i.indisprimary desc, i.indexrelid

@@ -8,6 +8,7 @@ Crash: nothing of it is on disk; the server ends the transaction (see `connectio
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
 import psycopg
@@ -33,6 +34,7 @@ from spoold.sources.source import Gathering
 
 CODES: Final = Codes(errors.SOURCE_AWAY, errors.SOURCE_REFUSED, errors.QUERY_FAILED)
 _BATCH_BYTES: Final = 512 * 1024
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Snapshot:
@@ -41,11 +43,9 @@ class Snapshot:
     def __init__(self, name: str, connection: Connection) -> None:
         self._name, self._connection = name, connection
         with database_errors(name, CODES):
-            row = connection.execute(
-                "select (extract(epoch from transaction_timestamp()) * 1000000)::int8"
-            ).fetchone()
+            row = connection.execute("select pg_catalog.transaction_timestamp()").fetchone()
         assert row is not None
-        self.taken_ns: int = row[0] * 1000
+        self.taken_ns: int = (row[0] - _EPOCH) // timedelta(microseconds=1) * 1000
         """When it was taken, by the server's clock."""
 
     @classmethod

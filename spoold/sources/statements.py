@@ -28,7 +28,9 @@ select pg_catalog.format_type(given.id, given.modifier),
       from beneath join pg_catalog.pg_type base on base.oid = beneath.typbasetype
       where beneath.typtype = 'd'
   ) select oid::int8 from beneath where typtype <> 'd')
-from unnest(%s::oid[], %s::int[]) with ordinality as given(id, modifier, number)
+from rows from (
+  pg_catalog.unnest(%s::pg_catalog.oid[]), pg_catalog.unnest(%s::pg_catalog.int4[])
+) with ordinality as given(id, modifier, number)
 order by number
 """
 
@@ -36,10 +38,10 @@ order by number
 KEY: Final = """
 select attribute.attname
 from pg_catalog.pg_index
-cross join lateral unnest(indkey) with ordinality as part(number, place)
+cross join lateral pg_catalog.unnest(indkey) with ordinality as part(number, place)
 join pg_catalog.pg_attribute attribute
   on attribute.attrelid = indrelid and attribute.attnum = part.number
-where indrelid = %s::regclass and indisprimary
+where indrelid = %s::pg_catalog.regclass::pg_catalog.oid and indisprimary
 order by place
 """
 

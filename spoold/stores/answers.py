@@ -4,13 +4,16 @@ What is not as the S3 API reference has it raises ValueError.
 """
 
 import base64
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import NamedTuple
+from typing import Final, NamedTuple
 from urllib.parse import unquote_to_bytes
 from xml.etree import ElementTree
 from xml.sax.saxutils import escape
+
+_SIZE: Final = re.compile("[0-9]{1,18}")
 
 
 class Listed(NamedTuple):
@@ -57,7 +60,7 @@ def page(data: bytes) -> Page:
             Listed(
                 # Some write a space as +, as forms do; a + itself is always written as %2B.
                 unquote_to_bytes(key.replace("+", " ")) if encoded else key.encode(),
-                int(_required(item, "Size")),
+                _size(_required(item, "Size")),
                 _text(item, "ETag") or "",
                 _moment(_required(item, "LastModified")),
             )
@@ -112,10 +115,17 @@ def completion(parts: Iterable[Part]) -> bytes:
 
 
 def _parse(data: bytes, name: str) -> ElementTree.Element:
-    if b"<!DOCTYPE" in data:  # which is all that entities could come from
+    # In another encoding nothing would be found below; the parser knows UTF-16 by its NULs, too.
+    try:
+        text = data.decode()
+    except UnicodeDecodeError as error:
+        raise ValueError("it is not UTF-8") from error
+    if "\0" in text:
+        raise ValueError("it is not UTF-8")
+    if "<!DOCTYPE" in text:  # which is all that entities could come from
         raise ValueError("it declares a document type")
     try:
-        root = ElementTree.fromstring(data)  # noqa: S314  # see above
+        root = ElementTree.fromstring(text)  # noqa: S314  # see above
     except ElementTree.ParseError as error:
         raise ValueError(f"it is no XML: {error}") from error
     if _local(root.tag) != name:
@@ -141,6 +151,12 @@ def _required(element: ElementTree.Element, name: str) -> str:
     if not text:
         raise ValueError(f"{_local(element.tag)} has no {name}")
     return text
+
+
+def _size(text: str) -> int:
+    if _SIZE.fullmatch(text) is None:
+        raise ValueError(f"Contents has the Size {text[:40]!r}")
+    return int(text)
 
 
 def _moment(text: str) -> datetime:

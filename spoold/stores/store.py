@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
+from typing import Final
 
 from spoold import canonical, errors
 from spoold.connections import Connections
@@ -13,6 +14,9 @@ from spoold.errors import SpooldError
 from spoold.stores import answers
 from spoold.stores.client import Client, Request
 from spoold.stores.wire import Answer
+
+# Stores skip over what was deleted by pages that hold nothing; but not this often in a row.
+_MAX_EMPTY_PAGES: Final = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +55,7 @@ class Store:
         """The objects whose keys begin so, in the order of their keys' bytes."""
         token: str | None = None
         last: bytes | None = None
+        empty = 0
         while True:
             query = {"list-type": "2", "prefix": prefix.decode(), "encoding-type": "url"}
             if token is not None:
@@ -67,6 +72,9 @@ class Store:
                 yield item
             if page.next_token is None:
                 return
+            empty = 0 if page.objects else empty + 1
+            if page.next_token == token or empty > _MAX_EMPTY_PAGES:
+                raise self.client.invalid("its listing goes on for ever and names nothing more")
             token = page.next_token
 
     def look(self, key: bytes) -> ObjectInfo | None:

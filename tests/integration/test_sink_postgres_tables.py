@@ -203,6 +203,19 @@ def test_who_may_merge_merges_and_no_more(place: Place, user: str) -> None:
     assert "permission denied" in error.message
 
 
+def test_a_ledger_that_may_not_be_written_is_told_before_anything_is_done(
+    place: Place, user: str
+) -> None:
+    place.merge()
+    name = psycopg.conninfo.conninfo_to_dict(user)["user"]
+    place.run(f"grant select, insert on alert to {name}")
+    place.run(f"grant usage on schema spoold_rows to {name}")
+    place.run(f"grant select on spoold_rows.merged, spoold_rows.merged_entry to {name}")
+    error = place.refusal(conninfo=user)
+    assert error.code.name == "sink-refused"
+    assert "GRANT SELECT, INSERT ON spoold_rows.merged" in error.hint
+
+
 def test_without_the_ledger_who_may_not_make_it_is_told_the_sql(place: Place, user: str) -> None:
     place.run("drop schema if exists spoold_rows cascade")
     error = place.refusal(conninfo=user)

@@ -141,8 +141,20 @@ def test_requests_are_asked_for_all_that_they_name() -> None:
     assert list(named_in("bundle", {"sources": sources}, connections)) == [("evidence", "")]
     asked = {"recipe": "incident", "parameters": {"incident_id": "INC-7"}}
     assert list(named_in("bundle", asked, connections)) == [("evidence", "INC-7/logs")]
-    for broken in ({"recipe": "other"}, {"recipe": "incident", "parameters": {}}, {"sources": 1}):
+    outside = {"recipe": "incident", "parameters": {"incident_id": "../x"}}
+    for broken in (
+        {"recipe": "other"},
+        {"recipe": "incident", "parameters": {}},
+        {"sources": 1},
+        outside,
+    ):
         assert list(named_in("bundle", broken, connections)) == []
+
+
+def test_a_recipe_without_parameters_is_asked_too() -> None:
+    recipe = RecipeSettings.model_validate({"sources": [{"kind": "files", "root": "evidence"}]})
+    connections = Connections(recipes={"all": recipe})
+    assert list(named_in("bundle", {"recipe": "all"}, connections)) == [("evidence", "")]
 
 
 def test_what_is_above_in_or_itself_named_is_needed() -> None:

@@ -99,6 +99,13 @@ def test_keys_in_a_listing_are_decoded_as_the_store_says() -> None:
         listing(contents("a").replace("2026-11-20", "yesterday")),
         listing(rest="<IsTruncated>true</IsTruncated>"),
         b'<!DOCTYPE a [<!ENTITY b "c">]><ListBucketResult/>',
+        '<!DOCTYPE a [<!ENTITY b "c">]><ListBucketResult/>'.encode("utf-16"),
+        '<?xml version="1.0" encoding="utf-16-le"?><!DOCTYPE a><ListBucketResult/>'.encode(
+            "utf-16-le"
+        ),
+        listing(contents("a").replace("5", "-5", 1)),
+        listing(contents("a").replace("5", "1_0", 1)),
+        listing(contents("a").replace("5", "9" * 19, 1)),
     ],
 )
 def test_an_answer_that_is_no_listing_is_told(data: bytes) -> None:
