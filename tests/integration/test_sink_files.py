@@ -402,6 +402,37 @@ def test_what_does_not_fit_is_not_begun(tmp_path: Path) -> None:
         assert os.listdir(disk.place) == []
 
 
+def test_a_disk_that_fills_up_meanwhile_ends_the_attempt_and_the_next_one_finishes(
+    tmp_path: Path,
+) -> None:
+    files = {name: name.encode() * 200_000 for name in "abcdefgh"}
+    with small_disk(tmp_path / "disk") as disk:
+        plan = sink(disk.place, into="").plan(deliver(tmp_path, files))
+        disk.resize(free_bytes=500_000)
+        with pytest.raises(SpooldError) as caught:
+            plan.apply()
+        plan.close()
+        assert caught.value.code is errors.NO_SPACE
+        assert all(content == files[name] for name, (_, content) in listing(disk.place).items())
+        disk.grow()
+        report = apply(sink(disk.place, into=""), deliver(tmp_path, files))
+        assert report["files"]["stored"] + report["files"]["present"] == len(files)
+        assert len(listing(disk.place)) == len(files)
+
+
+def test_a_folder_that_becomes_a_link_after_the_plan_is_not_gone_through(tmp_path: Path) -> None:
+    outside, store = tmp_path / "outside", tmp_path / "store"
+    outside.mkdir()
+    (store / "in").mkdir(parents=True)
+    plan = sink(store, into="in").plan(deliver(tmp_path, {"a/file": b"content"}))
+    (store / "in" / "a").symlink_to(outside)
+    with pytest.raises(SpooldError) as caught:
+        plan.apply()
+    plan.close()
+    assert caught.value.code is errors.ARTIFACT_CONFLICT
+    assert os.listdir(outside) == []
+
+
 @pytest.mark.parametrize(
     "wrong",
     [
