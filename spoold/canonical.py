@@ -69,7 +69,7 @@ def decode(data: bytes) -> Json:
 
 def text(value: str | bytes) -> str:
     """Show any text or bytes within the profile; what it forbids appears as `\\xNN`, by byte."""
-    raw = value if isinstance(value, bytes) else value.encode("utf-8", "surrogateescape")
+    raw = value if isinstance(value, bytes) else _encoded(value)
     shown = raw.decode("utf-8", "backslashreplace")
     return _FORBIDDEN.sub(
         lambda match: "".join(
@@ -77,6 +77,13 @@ def text(value: str | bytes) -> str:
         ),
         shown,
     )
+
+
+def _encoded(value: str) -> bytes:
+    try:
+        return value.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:  # half a character, of JSON: it stands for no byte
+        return value.encode("utf-8", "surrogatepass")
 
 
 def _check(value: Json, depth: int, path: str) -> None:

@@ -43,6 +43,11 @@ _PLACE: Final = re.compile(rf"COPY {TABLE_NAME}\D*([0-9]+)")
 _COLUMN: Final = re.compile(r"\bspoold_([0-9]+)\b")
 
 
+# How types, and the checks of domains, refuse a value, besides data exceptions: a feature (xml), a
+# limit, syntax (tsquery), a name that is not there (regclass), a word of their own.
+_OF_VALUES: Final = ("0A", "42", "44", "54", "P0")
+
+
 class Place(NamedTuple):
     """Where a row stands."""
 
@@ -128,7 +133,8 @@ class Staging:
         """Each entry and its rows."""
         before = 0
         for entry, end in zip(self._entries(), self._ends, strict=True):
-            yield canonical.text(entry.path), end - before
+            # Of a control character as of what it is shown as: the key of the ledger needs both.
+            yield canonical.text(entry.path.replace(b"\\", b"\\\\")), end - before
             before = end
 
     def _entries(self) -> Iterator[Entry]:
@@ -269,10 +275,11 @@ class Staging:
         self, path: str, error: psycopg.Error, columns: Mapping[str, TargetColumn]
     ) -> SpooldError | None:
         """What the server says of a value, with its row; None where it speaks of something else."""
-        if not isinstance(error, psycopg.DataError | psycopg.IntegrityError):
-            return None
         context = error.diag.context or ""
         place = _PLACE.search(context)
+        of_rows = isinstance(error, psycopg.DataError | psycopg.IntegrityError)
+        if not of_rows and (place is None or not (error.sqlstate or "").startswith(_OF_VALUES)):
+            return None
         column = _COLUMN.search(error.diag.column_name or context[place.end() :] if place else "")
         said = sessions.sentence(error)
         if column is not None:

@@ -116,6 +116,16 @@ def test_the_ledger_says_which_entries_a_job_has_merged(place: Place) -> None:
     ) == [("alerts/a.jsonl", 3), ("alerts/b.jsonl", 0), ("alerts/c.jsonl", 2)]
 
 
+def test_entries_that_look_alike_have_each_their_row_in_the_ledger(place: Place) -> None:
+    place.write("a\\x01.jsonl", alerts(1))
+    place.write("a\x01.jsonl", lines(alert(2), alert(3)))
+    job = uuid.uuid4()
+    assert place.counts(job) == (3, 0, 0)
+    assert place.run(
+        "select entry, rows from spoold_rows.merged_entry where job_id = %s order by 2", str(job)
+    ) == [(r"a\\x01.jsonl", 1), (r"a\x01.jsonl", 2)]
+
+
 def test_columns_go_where_the_mapping_says(place: Place) -> None:
     place.write("a.jsonl", lines({"ID": 7, "who": "x", "how bad": 2}))
     mapping = {"ID": "id", "who": "host", "how bad": "severity"}

@@ -85,6 +85,46 @@ def test_h94_columns_that_do_not_fit_are_named(place: Place, first: bytes, what:
     assert what in error.message
 
 
+@pytest.mark.parametrize("key", [b"\\ud800", b"a\\udcffb", b"\\u0000", b"\\n"])
+def test_h94_keys_that_are_no_text_are_named_all_the_same(place: Place, key: bytes) -> None:
+    place.write("a.jsonl", GOOD)
+    place.write("b.jsonl", b'{"id":9,"host":"x","%s":1}\n' % key)
+    assert place.refusal().code.name == "rows-invalid"
+    place.write("b.jsonl", GOOD + b'{"id":9,"host":"x","%s":1}\n' % key)
+    assert place.refusal().code.name == "rows-invalid"
+
+
+@pytest.mark.parametrize(
+    ("kind", "value"),
+    [
+        ("tsvector", "'"),
+        ("tsquery", "a b"),
+        ("regclass", "no_such_table"),
+        ("jsonpath", "$["),
+        ("short", "longer"),
+    ],
+)
+def test_h94_what_a_type_cannot_read_is_the_rows_fault(place: Place, kind: str, value: str) -> None:
+    place.run(
+        "create function short_only(t text) returns boolean language plpgsql as"
+        " $$ begin if length(t) > 3 then raise 'too long for me'; end if; return true; end $$"
+    )
+    place.run("create domain short as text check (short_only(value))")
+    place.run(f"create table typed (id int primary key, a {kind})")
+    place.write("a.jsonl", lines({"id": 1, "a": None}, {"id": 2, "a": value}))
+    error = place.refusal(table="typed")
+    assert error.code.name == "rows-invalid"
+    assert error.message.startswith("a.jsonl, line 2: column a: ")
+
+
+def test_h94_a_line_of_a_million_columns_is_refused_early(place: Place) -> None:
+    columns = b",".join(b'"%d":1' % number for number in range(1_000_000))
+    place.write("a.jsonl", b"{" + columns + b"}\n")
+    error = place.refusal()
+    assert error.code.name == "rows-invalid"
+    assert "more than 1,600 columns" in error.message
+
+
 def test_h94_sql_in_identifiers_is_text(place: Place) -> None:
     odd = 'a"b; drop table alert; --'
     place.run('create table odd (id int primary key, "a""b; drop table alert; --" text)')

@@ -299,6 +299,20 @@ def test_a_refused_key_is_told_without_it(api: Api, tmp_path: Path, status: int)
     assert error.message.endswith("not with ***, nor ***")
 
 
+@pytest.mark.parametrize("location", ["http://elsewhere.example/s3cret-token", "/s3cret-token/"])
+def test_a_key_in_a_redirect_is_not_shown(api: Api, tmp_path: Path, location: str) -> None:
+    path = secret(tmp_path, b"Bearer s3cret-token\n")
+    api.answer = lambda exchange: (
+        exchange.send("", 302, Location=location)
+        if exchange.path == "/events"
+        else exchange.send("no", 404)
+    )
+    error = refused(api.base, secret_headers={"Authorization": path})
+    assert error.code.name in {"api-redirect", "api-refused"}
+    assert "***" in error.message
+    assert "s3cret" not in error.message
+
+
 def test_a_refused_key_is_no_matter_of_one_file(api: Api) -> None:
     api.answer = lambda exchange: (
         exchange.send('[{"id":1}]') if exchange.path == "/events" else exchange.send("no", 403)

@@ -75,6 +75,13 @@ def test_links_lead_from_page_to_page(api: Api, separator: str) -> None:
     assert api.targets == ["/events", "/events?p=1&q=%2F", "/events?p=2&q=%2F"]
 
 
+@pytest.mark.parametrize("cursor", [r'"\ud800"', f'"{"x" * 9000}"', "9" * 9000])
+def test_a_cursor_that_cannot_be_sent_is_refused(api: Api, cursor: str) -> None:
+    api.answer = lambda exchange: exchange.send(f'{{"data":[],"next":{cursor}}}')
+    error = refused(api, {"pages": "cursor", "cursor": "next", "items": "data"})
+    assert error.code.name == "api-answer-invalid"
+
+
 @pytest.mark.parametrize("cursor", ['"c d&{}"', "{}.50"])
 def test_a_cursor_of_the_answer_is_sent_back_as_it_was(api: Api, cursor: str) -> None:
     def answer(exchange: Exchange) -> None:

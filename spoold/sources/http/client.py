@@ -113,7 +113,7 @@ class Answer:
 
     def invalid(self, what: str, *, transient: bool = False) -> SpooldError:
         """The answer as an error."""
-        path = self.target.partition("?")[0]
+        path = self._client.shown_path(self.target)
         return SpooldError(
             errors.API_ANSWER_INVALID,
             f"{path}: {self._client.shown(what)}",
@@ -134,7 +134,7 @@ class Answer:
         return self._client.shown(text)[:_EXCERPT]
 
     def _too_large(self, limit: int) -> SpooldError:
-        path = self.target.partition("?")[0]
+        path = self._client.shown_path(self.target)
         return SpooldError(
             errors.API_TOO_LARGE, f"{path}: a page of more than {limit} bytes (max_page_bytes)"
         )
@@ -190,10 +190,10 @@ class ApiClient:
                     self._require_good(answer, ranged="Range" in more)
                     yield answer
                     return
-                target = followed(self.origin, target, self._location(answer))
+                target = self.follow(target, self._location(answer))
             finally:
                 answer.close()
-        path = target.partition("?")[0]
+        path = self.shown_path(target)
         raise SpooldError(
             errors.API_REDIRECT, f"{path}: more than {_MAX_REDIRECTS} redirects in a row"
         )
@@ -219,10 +219,21 @@ class ApiClient:
         """A text of the API's as errors may show it."""
         return canonical.text(scrubbed(text, self._secrets))
 
+    def shown_path(self, target: str) -> str:
+        """A target's path, which may be one that the API has led to."""
+        return self.shown(target.partition("?")[0])
+
+    def follow(self, target: str, link: str) -> str:
+        """The target that a link leads to, see `addresses.followed`."""
+        try:
+            return followed(self.origin, target, link)
+        except SpooldError as error:
+            raise SpooldError(error.code, self.shown(error.message)) from None
+
     @contextmanager
     def trouble(self, target: str) -> Iterator[None]:
         """Failures of the connection as TryAgainError or api-untrusted."""
-        path = target.partition("?")[0]
+        path = self.shown_path(target)
         try:
             yield
         except (
@@ -270,7 +281,7 @@ class ApiClient:
         status = answer.status
         if status == 200 or (ranged and status in {206, 416}):
             return
-        path = answer.target.partition("?")[0]
+        path = self.shown_path(answer.target)
         said = f"{self.origin}{path}: {status} {_phrase(status)}".strip()
         if status in RETRIED:
             asked = retry_after(answer.headers.get("retry-after"), datetime.now(UTC))

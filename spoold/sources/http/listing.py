@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from spoold.connections.apis import EndpointSettings
 from spoold.connections.parameters import Value
-from spoold.sources.http.addresses import followed, next_link, path_of, query_of, target_of
+from spoold.sources.http.addresses import next_link, path_of, query_of, target_of
 from spoold.sources.http.client import Answer, ApiClient
 from spoold.sources.http.pages import NoPageError, Page, line_of, read_page
 from spoold.sources.http.retrying import TryAgainError
@@ -44,7 +44,7 @@ class Listing:
                 case "link":
                     if fetched.link is None:
                         return
-                    target = followed(self._client.origin, target, fetched.link)
+                    target = self._client.follow(target, fetched.link)
                 case "cursor":
                     if page.cursor is None:
                         return

@@ -15,6 +15,9 @@ _SPACE: Final = re.compile(r"[ \t\r\n]*")
 # JSON has no line break inside a string, so this is always between two parts.
 _BREAKS: Final = re.compile(r"[ \t]*[\r\n][ \t\r\n]*")
 
+_SURROGATE: Final = re.compile("[\ud800-\udfff]")
+_MAX_CURSOR: Final = 2048  # each can be three as long in an address
+
 
 class NoPageError(ValueError):
     """The answer is not the JSON that the endpoint describes; the text says why."""
@@ -125,6 +128,10 @@ class _Walk:
             return None
         if not isinstance(value, str):
             raise NoPageError("its cursor is neither text nor number")
+        if len(value) > _MAX_CURSOR or _SURROGATE.search(value):
+            raise NoPageError(
+                f"its cursor holds half a character or more than {_MAX_CURSOR} of them"
+            )
         return value
 
     def _array(self, at: int) -> int:
