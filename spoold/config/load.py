@@ -125,6 +125,8 @@ def _check(gathered: Gathered, folder: Path) -> File | None:
 
 def _mistake(gathered: Gathered, detail: ErrorDetails) -> str:
     key = connecting.untagged(tuple(str(part) for part in detail["loc"] if part != "[key]"))
+    if detail["type"] in {"union_tag_invalid", "union_tag_not_found"}:
+        key = (*key, "kind")
     dotted = ".".join(key)
     origin = gathered.origin_of(dotted)
     if origin is None or origin.kind == "file":
@@ -136,6 +138,8 @@ def _mistake(gathered: Gathered, detail: ErrorDetails) -> str:
         message = f"there may be several: write [[{key[0]}]]"
     elif detail["type"] in {"union_tag_invalid", "literal_error"} and dotted.endswith("kind"):
         message = f"no such kind is installed; there are {', '.join(connecting.kinds_in(key[0]))}"
+    elif detail["type"] == "union_tag_not_found":
+        message = "field required"
     elif detail["type"] == "model_type":
         message = f"this is a table: write [{dotted}]"
     else:

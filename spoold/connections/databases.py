@@ -141,6 +141,8 @@ class QuerySettings(Section):
         used = {match[1] for match in _PLACEHOLDER.finditer(self.sql) if match[1]}
         if differing := ", ".join(sorted(used ^ set(self.parameters))):
             raise ValueError(f"sql and parameters do not name the same: {differing}")
+        if self.parameters and "%" in _PLACEHOLDER.sub("", self.sql):
+            raise ValueError("beside %(name)s, write %% for a percent sign in sql")
         if self.parameters and (quoted := _quoted_names(self.sql)):
             raise ValueError(
                 f"%({quoted[0]})s stands in quotes or a comment of sql: write it bare, values are "

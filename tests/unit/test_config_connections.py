@@ -56,6 +56,18 @@ def test_wrong_keys_of_a_sink_have_their_lines(tmp_path: Path, key: str, expecte
     assert mistake.startswith(expected)
 
 
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [
+        ('kind = "postgress"', "4: sinks.0.kind: no such kind is installed; there are files, p"),
+        ("", "2: sinks.0.kind: field required"),
+    ],
+)
+def test_the_kind_of_a_sink_is_one_that_is_there(tmp_path: Path, kind: str, expected: str) -> None:
+    [mistake] = mistakes(tmp_path, SINK.replace('kind = "files"', kind) + 'store = "../artifacts"')
+    assert mistake.startswith(expected), mistake
+
+
 RECIPE = """\
 [roots]
 evidence = "../evidence"

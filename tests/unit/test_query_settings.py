@@ -51,3 +51,12 @@ def test_a_parameter_in_quotes_or_a_comment_is_a_mistake(sql: str) -> None:
 )
 def test_a_parameter_beside_them_is_none(sql: str) -> None:
     assert settings(sql).sql == sql
+
+
+@pytest.mark.parametrize("sql", ["select %(x)s % 3", "select %(x)s like 'a%'", "select %(x)s, %s"])
+def test_a_percent_sign_beside_parameters_stands_twice(sql: str) -> None:
+    with pytest.raises(ValidationError, match="write %% for a percent sign"):
+        settings(sql)
+    assert settings(sql.replace("%", "%%").replace("%%(x)", "%(x)"))
+    without = {"database": "d", "sql": sql.replace("%(x)s", "5")}
+    assert QuerySettings.model_validate(without)
