@@ -68,16 +68,17 @@ def database(config: Config) -> Iterator[Backend]:
         wakes = Wakes.POLLING if postgres.is_pooled(external.connection) else Wakes.NOTIFY
         if wakes is Wakes.POLLING:
             log.warning("database.pooled", effect="no LISTEN through a pooler: workers poll")
-        _prepare(external, config)
+        patiently(_prepare, external, config)
         yield Backend(config.database_url, None, wakes)
         return
     workers = worker_settings(config).count
     # Twice: a second daemon may use the server that this one has started.
     connections = 2 * (workers * CONNECTIONS_OF_A_WORKER + CONNECTIONS_OF_A_DAEMON)
     server = postgres.ensure_running(config.spool, connections=connections)
+    backend = Backend(server.conninfo, server)
     try:
-        _prepare(Database(server.conninfo, "spoold run"), config)
-        yield Backend(server.conninfo, server)
+        patiently(_prepare_embedded, Database(server.conninfo, "spoold run"), backend, config)
+        yield backend
     finally:
         server.stop_if_last()
 
@@ -89,6 +90,11 @@ def _check(external: Database) -> None:
         raise SpooldError(
             errors.DATABASE_UNFIT, refusal.message, hint=refusal.hint, at="database_url"
         ) from refusal
+
+
+def _prepare_embedded(ready: Database, backend: Backend, config: Config) -> None:
+    backend.keep_alive()  # it may be killed as soon as it is up
+    _prepare(ready, config)
 
 
 def _prepare(ready: Database, config: Config) -> None:

@@ -11,7 +11,9 @@ from tests.bundles import build_tree, signer
 from tests.crash.scene import BUNDLE, Scene
 from tests.crash.table import FROM_SITE, Answer
 
-SINK = """
+SINK = ("sink.applied",)
+
+SECTIONS = """
 [databases.soc]
 url = {url}
 
@@ -34,7 +36,7 @@ def alerts(module_conninfo: str) -> Iterator[Callable[[str], list[tuple[object, 
         connection.execute("drop table public.alert")
 
 
-@pytest.mark.parametrize("point", ["sink.applied", "act", "publish.1"])
+@pytest.mark.parametrize("point", [*SINK, "act", "publish.1"])
 def test_rows_are_merged_once_and_counted_once(
     make_scene: Callable[..., Scene],
     module_conninfo: str,
@@ -49,7 +51,7 @@ def test_rows_are_merged_once_and_counted_once(
     bundle = build_tree(evidence, tmp_path / "bundle", by=signer(FROM_SITE))
     scene = make_scene(evidence)
     with (scene.tree.root / "spoold.toml").open("a") as file:
-        file.write(SINK.format(url=json.dumps(module_conninfo)))
+        file.write(SECTIONS.format(url=json.dumps(module_conninfo)))
     scene.drop(Answer(BUNDLE, bundle.path.read_bytes()))
     scene.stop("daemon", at=point)
     scene.finish()

@@ -145,6 +145,19 @@ def test_e28_an_embedded_server_that_is_killed_is_started_again(
     assert site.stop() == 0
 
 
+def test_e28_an_embedded_server_that_is_killed_as_soon_as_it_is_up_is_started_again(
+    make_receiver: MakeReceiver,
+) -> None:
+    site = make_receiver()
+    data = Home.of(Spool.at(site.root)).data
+    site.start()
+    wait_until(lambda: "postgres.started" in site.log)
+    os.kill(int((data / "postmaster.pid").read_text().split("\n")[0]), signal.SIGKILL)
+    statuses = [site.final(name) for name in drop_both(site, "early")]
+    check_each_once(site, statuses)
+    assert site.stop() == 0
+
+
 def test_e28_statements_that_an_operator_cancels_are_sent_again(
     make_receiver: MakeReceiver, conninfo: str
 ) -> None:
