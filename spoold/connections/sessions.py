@@ -8,7 +8,7 @@ types that the built-in ones have, else a namesake in `public` would be run (CVE
 an answer is awaited, `check` is called every second, and where it raises, the statement is
 cancelled. No error tells a password.
 Crash: the server ends the transaction when it writes to the lost connection, or within
-`_NOTICE_SECONDS` while it computes.
+`_NOTICE_SECONDS` while it computes; within half a minute where nothing tells it of the loss.
 """
 
 import select
@@ -60,6 +60,11 @@ _SETTINGS: Final = (
     # A snapshot, or staged rows, wait for others as long as the attempt may take.
     ("idle_in_transaction_session_timeout", "0", 0),
     ("transaction_timeout", "0", 17),
+    # If our machine or the network has gone, they hold no locks for hours. (No tcp_user_timeout: it
+    # would end an export whose reader waits for a disk.)
+    ("tcp_keepalives_idle", "10", 0),
+    ("tcp_keepalives_interval", "5", 0),
+    ("tcp_keepalives_count", "3", 0),
 )
 
 # How a server refuses whoever calls. libpq gives no SQLSTATE of a connection that failed: what is

@@ -148,6 +148,23 @@ def test_rows_come_whole_over_tls_without_a_pause_between_records(server: Server
     )
 
 
+def test_the_server_asks_now_and_then_whether_we_are_still_there(server: Server) -> None:
+    asked = (
+        "select current_setting('tcp_keepalives_' || name) as set from unnest(%(x)s::text[]) name"
+    )
+    found = Connections(
+        databases={"soc": DatabaseSettings(url=server.url(sslrootcert=str(server.certificate)))},
+        queries={
+            "rows": QuerySettings.model_validate(
+                {"database": "soc", "sql": asked, "parameters": {"x": "text"}}
+            )
+        },
+    )
+    with Gathering(found) as gathering:
+        lines, _ = read(gathering, "rows", {"x": "{idle,interval,count}"})
+    assert [line["set"] for line in documents(lines)] == ["10", "5", "3"]
+
+
 @pytest.fixture(params=["unknown", "name", "missing"])
 def misfit(request: pytest.FixtureRequest, server: Server, tmp_path: Path) -> str:
     """An address with which no certificate fits."""
