@@ -85,6 +85,12 @@ _REFUSALS: Final = (
     ('" does not exist', "make it: CREATE ROLE … LOGIN, or CREATE DATABASE …"),
 )
 
+# READ WRITE is what a standby does not support, until it is promoted.
+_STANDBY: Final = (
+    "it is a standby: name all servers in the URL, with target_session_attrs=read-write; it is "
+    "tried again"
+)
+
 # By SQLSTATE or its class: https://www.postgresql.org/docs/current/errcodes-appendix.html
 _AWAY: Final = ("08", "57P", "53300", "25P")
 _LOGIN_STATES: Final = ("28", "3D")
@@ -133,6 +139,11 @@ def connect(
             connection.isolation_level = isolation
             connection.read_only = read_only
             begin(connection, settings)
+    except SpooldError as error:
+        connection.close()
+        if isinstance(error.__cause__, psycopg.errors.FeatureNotSupported) and not read_only:
+            raise SpooldError(codes.away, error.message, hint=_STANDBY) from error
+        raise
     except BaseException:
         connection.close()
         raise
