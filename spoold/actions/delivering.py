@@ -4,9 +4,10 @@ All sinks plan before the first one applies: what one of them refuses, none has 
 applied one after the other; after a crash between two, the next attempt applies the rest.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Final
 
 from spoold.actions.context import Context
 from spoold.actions.part import Part
@@ -16,6 +17,8 @@ from spoold.bundle.reader import Index
 from spoold.canonical import Document, Json
 from spoold.sinks.sink import Delivery, Plan, SinkSettings, open_sink
 from spoold.sources.globs import Globs
+
+_CHECKED_ENTRIES: Final = 10_000
 
 
 def deliver(
@@ -34,11 +37,10 @@ def deliver(
     manifest = index.head.manifest
     plans: list[tuple[SinkSettings, Plan]] = []
     with ExitStack() as stack:
-        for settings in context.settings.sinks:
-            globs = Globs(settings.entries)
-            taken = _Taken(index, globs, part)
-            if (settings.sites and manifest.site not in settings.sites) or not taken:
-                continue
+        sinks = [
+            each for each in context.settings.sinks if not each.sites or manifest.site in each.sites
+        ]
+        for settings, taken in _wanting(context, index, sinks, part):
             meter.begin("plan", settings.name)
             delivery = Delivery(
                 bundle_id=manifest.bundle_id,
@@ -74,6 +76,24 @@ def rows(reports: list[Document]) -> dict[str, Json]:
     return dict(sums)
 
 
+def _wanting(
+    context: Context, index: Index, sinks: Sequence[SinkSettings], part: Part | None
+) -> Iterator[tuple[SinkSettings, "_Taken"]]:
+    """The sinks that take something; entries are gone through once, however many sinks do not."""
+    waiting = {
+        number: _Taken(index, Globs(each.entries), part) for number, each in enumerate(sinks)
+    }
+    found: dict[int, _Taken] = {}
+    for count, entry in enumerate(index.entries()):
+        if not waiting:
+            break
+        if count % _CHECKED_ENTRIES == 0:
+            context.check()
+        for number in [number for number, taken in waiting.items() if taken.takes(entry)]:
+            found[number] = waiting.pop(number)
+    return ((sinks[number], found[number]) for number in sorted(found))
+
+
 class _Taken:
     """The files of a bundle whose paths match."""
 
@@ -82,13 +102,12 @@ class _Taken:
         self._globs = globs
         self._part = part
 
-    def __bool__(self) -> bool:
-        return next(iter(self), None) is not None
+    def takes(self, entry: Entry) -> bool:
+        """Whether it is a file that was restored and matches."""
+        text = entry.path.decode("utf-8", "surrogateescape")
+        if entry.kind is not Kind.FILE or not self._globs.match(text, folder=False):
+            return False
+        return self._part is None or self._part.takes(entry)
 
     def __iter__(self) -> Iterator[Entry]:
-        for entry in self._index.entries():
-            text = entry.path.decode("utf-8", "surrogateescape")
-            if entry.kind is not Kind.FILE or not self._globs.match(text, folder=False):
-                continue
-            if self._part is None or self._part.takes(entry):
-                yield entry
+        return filter(self.takes, self._index.entries())

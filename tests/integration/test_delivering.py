@@ -121,6 +121,12 @@ def test_each_sink_takes_its_entries_and_says_what_it_did(site: Site) -> None:
     assert ("apply", "artifacts") in phases
 
 
+def test_a_sink_of_which_the_bundle_has_nothing_is_left_out(site: Site) -> None:
+    result: Any = site.attempt({"artifacts/x": b"x", "notes": b"n"})
+    assert [sink["name"] for sink in result["sinks"]] == ["artifacts"]
+    assert "sinks" not in site.attempt({"notes": b"n"})
+
+
 def test_a_dry_run_tells_the_same_counts_and_changes_nothing(site: Site) -> None:
     before = site.state()
     result = site.attempt(dry_run=True)
