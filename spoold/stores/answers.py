@@ -60,7 +60,7 @@ def page(data: bytes) -> Page:
             Listed(
                 # Some write a space as +, as forms do; a + itself is always written as %2B.
                 unquote_to_bytes(key.replace("+", " ")) if encoded else key.encode(),
-                _size(_required(item, "Size")),
+                size(_required(item, "Size")),
                 _text(item, "ETag") or "",
                 _moment(_required(item, "LastModified")),
             )
@@ -70,6 +70,13 @@ def page(data: bytes) -> Page:
     if more and not token:
         raise ValueError("the listing is cut short and does not say how it goes on")
     return Page(objects, token)
+
+
+def size(text: str) -> int:
+    """The bytes that an object is said to have."""
+    if _SIZE.fullmatch(text) is None:
+        raise ValueError(f"it gives the size {text[:40]!r}")
+    return int(text)
 
 
 def upload_id(data: bytes) -> str:
@@ -151,12 +158,6 @@ def _required(element: ElementTree.Element, name: str) -> str:
     if not text:
         raise ValueError(f"{_local(element.tag)} has no {name}")
     return text
-
-
-def _size(text: str) -> int:
-    if _SIZE.fullmatch(text) is None:
-        raise ValueError(f"Contents has the Size {text[:40]!r}")
-    return int(text)
 
 
 def _moment(text: str) -> datetime:

@@ -86,7 +86,7 @@ class Store:
             return None
         try:
             modified = parsedate_to_datetime(answer.headers["last-modified"])
-            size = int(answer.headers["content-length"])
+            size = answers.size(answer.headers["content-length"])
         except (KeyError, ValueError) as error:
             raise self.client.invalid(f"it does not say what {self.shown(key)} is") from error
         return ObjectInfo(size, answer.headers.get("etag", ""), modified)

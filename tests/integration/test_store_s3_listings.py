@@ -1,4 +1,4 @@
-"""A store whose listing never ends, though it lists nothing more."""
+"""A store whose listing never ends, though it lists nothing more, or whose objects have no size."""
 
 import itertools
 import threading
@@ -25,6 +25,12 @@ class Handler(BaseHTTPRequestHandler):
 
     def log_message(self, *_: object) -> None:
         """Nothing."""
+
+    def do_HEAD(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Length", next(self.server.tokens))
+        self.send_header("Last-Modified", "Fri, 20 Nov 2026 10:00:00 GMT")
+        self.end_headers()
 
     def do_GET(self) -> None:
         token = next(self.server.tokens)
@@ -53,6 +59,20 @@ def test_a_listing_without_an_end_is_refused(
     server: Endless, tmp_path: Path, tokens: Iterator[str]
 ) -> None:
     server.tokens = tokens
+    with store(server, tmp_path) as found, pytest.raises(SpooldError, match="for ever") as caught:
+        list(found.list(b""))
+    assert caught.value.code is errors.STORE_ANSWER
+
+
+@pytest.mark.parametrize("size", ["-5", "9" * 30, "1_0"])
+def test_an_object_without_a_size_is_refused(server: Endless, tmp_path: Path, size: str) -> None:
+    server.tokens = itertools.repeat(size)
+    with store(server, tmp_path) as found, pytest.raises(SpooldError) as caught:
+        found.look(b"a")
+    assert caught.value.code is errors.STORE_ANSWER
+
+
+def store(server: Endless, tmp_path: Path) -> Store:
     for name in ("id", "key"):
         (tmp_path / name).write_text("abcdefgh")
         (tmp_path / name).chmod(0o600)
@@ -63,6 +83,4 @@ def test_a_listing_without_an_end_is_refused(
         access_key_id_file=str(tmp_path / "id"),
         secret_access_key_file=str(tmp_path / "key"),
     )
-    with Store("vault", settings) as store, pytest.raises(SpooldError, match="for ever") as caught:
-        list(store.list(b""))
-    assert caught.value.code is errors.STORE_ANSWER
+    return Store("vault", settings)
