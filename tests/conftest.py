@@ -35,6 +35,11 @@ _TEMPLATE = "spoold_template"
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+def pytest_xdist_auto_num_workers() -> int:
+    """One more than there are cores: tests wait for disks and processes as long as they compute."""
+    return len(os.sched_getaffinity(0)) + 1
+
+
 def wait_until(predicate: Callable[[], bool], deadline_seconds: float = 20.0) -> None:
     """Wait for something that is about to be true; fail when it is not in time."""
     end = time.monotonic() + deadline_seconds

@@ -34,7 +34,7 @@ def compare(folder: Path, conninfo: str, rows: int, rounds: int) -> list[Row]:
     """Both in turns."""
     url, out = folder / "url", folder / "out"
     url.write_text(conninfo)
-    plain, ours = list[Run](), list[Run]()
+    plain, durable, ours = list[float](), list[float](), list[Run]()
     copy = f"\\copy (select row_to_json(q) from ({_SELECT}) q) to '{out}/rows.jsonl'"
     psql = f"psql {shlex.quote(conninfo)} -qc {shlex.quote(copy)}"
     spoold = shlex.join([sys.executable, "-m", __name__, str(url), str(out)])
@@ -43,18 +43,29 @@ def compare(folder: Path, conninfo: str, rows: int, rounds: int) -> list[Row]:
             clear(out)
             out.mkdir()
             if which == "psql":
-                plain.append(run(psql, own_clock=False))
+                plain.append(run(psql, own_clock=False).seconds)
+                sync = run(f"sync -f {shlex.quote(str(out))}", own_clock=False)
+                durable.append(plain[-1] + sync.seconds)
                 size = (out / "rows.jsonl").stat().st_size
             else:
                 ours.append(run(spoold, own_clock=True))
-            subprocess.run(["sync", "-f", out], check=True)  # before the next one begins
+                subprocess.run(["sync", "-f", out], check=True)  # before the next one begins
     clear(out)
-    baseline = statistics.median(each.seconds for each in plain)
+    baseline = statistics.median(durable)
     seconds = statistics.median(each.seconds for each in ours)
     peak = max(each.memory_mb for each in ours)
     label = f"{rows:,} rows, {size / 1e6:.0f} MB"
     return [
-        ("export", label, "`psql -c '\\copy …'`", f"{baseline:.2f} s", "1.00", "", ""),
+        ("export", label, "`psql -c '\\copy …'`, `sync -f`", f"{baseline:.2f} s", "1.00", "", ""),
+        (
+            "export",
+            label,
+            "the same without `sync -f`",
+            f"{statistics.median(plain):.2f} s",
+            "",
+            "",
+            "",
+        ),
         (
             "export",
             label,
