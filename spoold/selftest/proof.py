@@ -74,6 +74,7 @@ def _ground(own: Spool, database: Database) -> Iterator[Spool]:
         yield tree
     finally:
         lock.release()
+        database.close()  # an interrupt may have left it in the middle of a statement
         _remove(tree, database)
 
 
