@@ -7,6 +7,7 @@ Crash: a killed daemon leaves the server running, and the next one adopts it; a 
 `postmaster.pid` and its sockets, which the next start removes once `server.lock` proves it dead.
 """
 
+import contextlib
 import fcntl
 import os
 import select
@@ -32,6 +33,7 @@ _log = structlog.get_logger()
 _CONNECTIONS: Final = 60
 _START_SECONDS: Final = 600.0  # crash recovery of a large database takes its time
 _STOP_SECONDS: Final = 60.0
+_REAP_SECONDS: Final = 5.0
 _POLL_SECONDS: Final = 0.005
 _LOG_BYTES: Final = 1 << 20
 
@@ -62,9 +64,13 @@ class Server:
 
     def alive(self) -> bool:
         """Whether the server lives; a dead child is reaped."""
-        if self._process is not None and self._process.poll() is not None:
-            self._process = None
-        return self._home.server_lives()
+        lives = self._home.server_lives()
+        if self._process is not None:
+            # A server that ends gives up its lock an instant before it can be waited for.
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(0 if lives else _REAP_SECONDS)
+                self._process = None
+        return lives
 
     def revive(self) -> bool:
         """Start the server again if it has died; True if it had to be started.
