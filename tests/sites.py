@@ -154,9 +154,14 @@ def sites_in(folder: Path) -> Iterator[Callable[..., Site]]:
     """Make sites in a folder; their daemons are ended with the context."""
     sites: list[Site] = []
 
-    def make(name: str = "site-a", roots: dict[str, Path] | None = None, **keys: Any) -> Site:
+    def make(
+        name: str = "site-a",
+        roots: dict[str, Path] | None = None,
+        algorithm: str = "ed25519",  # an RSA key takes seconds to make
+        **keys: Any,
+    ) -> Site:
         root = folder / name
-        spoold("init", root, "--site", name)
+        spoold("init", root, "--site", name, "--algorithm", algorithm)
         environment = {
             "SPOOLD_HTTP_LISTEN": "",
             "SPOOLD_INTAKE_MIN_FREE_BYTES": "0",

@@ -73,7 +73,7 @@ def test_h30_a_request_ends_the_time_of_its_bundle(
     a = make_site("site-a", {"evidence": evidence})
     b = make_site("site-b")
     trust(b, a)
-    not_after = datetime.now(UTC) + timedelta(seconds=10)
+    not_after = datetime.now(UTC) + timedelta(seconds=20)
     bundle = built(a, tmp_path, not_after=not_after.isoformat())
     wait_until(lambda: datetime.now(UTC) > not_after)
     said = spoold("verify", bundle, "--spool", b.root, check=False)

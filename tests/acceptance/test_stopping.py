@@ -5,22 +5,58 @@ import os
 import random
 import signal
 import subprocess
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from tests.apis import Exchange, serving
 from tests.conftest import wait_until
 from tests.sites import Site, request, spoold
 
 MakeSite = Callable[..., Site]
 
-SLOW = {"compression": {"codec": "zstd", "level": 19}}
+SLOW = {"sources": [{"kind": "http", "endpoint": "slow"}]}
+HEAVY = {"compression": {"codec": "zstd", "level": 19}}
+
+
+@dataclass
+class Slow:
+    """An API that answers when the test lets it: until then a job that asks it runs."""
+
+    base: str
+    release: threading.Event
+
+    def known_to(self, site: Site) -> Site:
+        """The same site, whose requests may name it."""
+        with open(site.root / "spoold.toml", "a") as file:
+            file.write(
+                f'\n[apis.slow]\nbase = "{self.base}"\nread_timeout_seconds = 600\n'
+                '[endpoints.slow]\napi = "slow"\npath = "/"\n'
+            )
+        return site
 
 
 @pytest.fixture
-def slow(tmp_path: Path) -> Path:
-    """A root whose folder takes some ten seconds to bundle at level 19."""
+def slow() -> Iterator[Slow]:
+    release = threading.Event()
+    with serving() as api:
+
+        def answer(exchange: Exchange) -> None:
+            release.wait()
+            exchange.send(b'[{"number":1}]')
+
+        api.answer = answer
+        yield Slow(api.base, release)
+        release.set()
+
+
+@pytest.fixture
+def heavy(tmp_path: Path) -> Path:
+    """A root whose folder takes some ten seconds of processor time to bundle at level 19."""
     folder = tmp_path / "evidence" / "incident-123"
     folder.mkdir(parents=True)
     chance = random.Random(2)
@@ -53,19 +89,23 @@ def state_of(site: Site, name: str) -> str:
     return str(json.loads(path.read_bytes())["state"]) if path.exists() else ""
 
 
-def start_slow_job(site: Site) -> subprocess.Popen[bytes]:
+def start_slow_job(site: Site, how: dict[str, Any] = SLOW) -> subprocess.Popen[bytes]:
     """A daemon in the middle of a job."""
     daemon = site.start()
-    site.drop("request-slow.json", request(**SLOW))
+    site.drop("request-slow.json", request(**how))
     wait_until(lambda: state_of(site, "request-slow.json") == "running", 30)
     return daemon
 
 
-def test_e30_sigterm_lets_the_running_attempt_finish(make_site: MakeSite, slow: Path) -> None:
-    site = make_site(roots={"evidence": slow}, workers_count="1")
+def test_e30_sigterm_lets_the_running_attempt_finish(make_site: MakeSite, slow: Slow) -> None:
+    site = slow.known_to(make_site(workers_count="1"))
     daemon = start_slow_job(site)
     site.drop("request-later.json", request(**SLOW))
-    assert site.stop(daemon) == 0
+    daemon.send_signal(signal.SIGTERM)
+    wait_until(lambda: "daemon.draining" in site.log, 10)
+    slow.release.set()
+    assert daemon.wait(60) == 0
+    site.daemons.remove(daemon)
     status = site.final("request-slow.json", 1)
     assert status["state"] == "succeeded"
     assert status["attempt"] == 1
@@ -73,23 +113,24 @@ def test_e30_sigterm_lets_the_running_attempt_finish(make_site: MakeSite, slow: 
 
 
 def test_e30_what_does_not_finish_in_time_is_given_back_and_not_counted(
-    make_site: MakeSite, slow: Path
+    make_site: MakeSite, slow: Slow
 ) -> None:
-    site = make_site(roots={"evidence": slow}, workers_drain_seconds="0")
+    site = slow.known_to(make_site(workers_drain_seconds="0"))
     daemon = start_slow_job(site)
     workers = workers_of(daemon)
     assert site.stop(daemon) == 0
     assert not any(map(is_running, workers))
     assert state_of(site, "request-slow.json") == "running"  # the last it said
 
+    slow.release.set()
     site.start()
     status = site.final("request-slow.json")
     assert status["state"] == "succeeded"
     assert status["attempt"] == 1
 
 
-def test_e30_a_second_sigterm_stops_now(make_site: MakeSite, slow: Path) -> None:
-    site = make_site(roots={"evidence": slow}, workers_drain_seconds="600")
+def test_e30_a_second_sigterm_stops_now(make_site: MakeSite, slow: Slow) -> None:
+    site = slow.known_to(make_site(workers_drain_seconds="600"))
     daemon = start_slow_job(site)
     daemon.send_signal(signal.SIGTERM)
     wait_until(lambda: "daemon.draining" in site.log, 10)
@@ -98,8 +139,8 @@ def test_e30_a_second_sigterm_stops_now(make_site: MakeSite, slow: Path) -> None
     assert state_of(site, "request-slow.json") == "running"
 
 
-def test_e30_no_worker_outlives_a_killed_supervisor(make_site: MakeSite, slow: Path) -> None:
-    site = make_site(roots={"evidence": slow})
+def test_e30_no_worker_outlives_a_killed_supervisor(make_site: MakeSite, slow: Slow) -> None:
+    site = slow.known_to(make_site())
     daemon = start_slow_job(site)
     workers = workers_of(daemon)
     assert len(workers) == 2
@@ -108,6 +149,7 @@ def test_e30_no_worker_outlives_a_killed_supervisor(make_site: MakeSite, slow: P
     site.daemons.remove(daemon)
     wait_until(lambda: not any(map(is_running, workers)), 5)
 
+    slow.release.set()
     site.start()  # adopts the database that the first one left running
     status = site.final("request-slow.json")
     assert status["state"] == "succeeded"
@@ -115,9 +157,9 @@ def test_e30_no_worker_outlives_a_killed_supervisor(make_site: MakeSite, slow: P
     wait_until(lambda: site.leftovers() == [], 5)
 
 
-def test_a_cancelled_job_stops_within_a_second(make_site: MakeSite, slow: Path) -> None:
-    site = make_site(roots={"evidence": slow})
-    daemon = start_slow_job(site)
+def test_a_cancelled_job_stops_within_a_second(make_site: MakeSite, heavy: Path) -> None:
+    site = make_site(roots={"evidence": heavy})
+    daemon = start_slow_job(site, HEAVY)
     before = set(workers_of(daemon))
     spoold("cancel", "request-slow.json", "--spool", site.root)
     wait_until(lambda: before - set(workers_of(daemon)) != set(), 2)
@@ -129,8 +171,8 @@ def test_a_cancelled_job_stops_within_a_second(make_site: MakeSite, slow: Path) 
     wait_until(lambda: site.leftovers() == [], 5)
 
 
-def test_an_attempt_that_takes_too_long_ends(make_site: MakeSite, slow: Path) -> None:
-    site = make_site(roots={"evidence": slow}, retry_base_seconds="0.1")
+def test_an_attempt_that_takes_too_long_ends(make_site: MakeSite, slow: Slow) -> None:
+    site = slow.known_to(make_site(retry_base_seconds="0.1"))
     site.start()
     site.drop("request-slow.json", request(**SLOW, timeout="2s", max_attempts=2))
     status = site.final("request-slow.json", 60)
@@ -142,12 +184,12 @@ def test_an_attempt_that_takes_too_long_ends(make_site: MakeSite, slow: Path) ->
 
 
 def test_e32_a_job_that_kills_its_worker_ends_and_the_others_go_on(
-    make_site: MakeSite, slow: Path
+    make_site: MakeSite, heavy: Path
 ) -> None:
-    (slow / "small").mkdir()
-    (slow / "small" / "file").write_text("x")
-    site = make_site(roots={"evidence": slow}, retry_base_seconds="0.1", retry_max_attempts="2")
-    daemon = start_slow_job(site)
+    (heavy / "small").mkdir()
+    (heavy / "small" / "file").write_text("x")
+    site = make_site(roots={"evidence": heavy}, retry_base_seconds="0.1", retry_max_attempts="2")
+    daemon = start_slow_job(site, HEAVY)
     for attempt in (1, 2):
         wait_until(
             lambda: (
@@ -167,14 +209,14 @@ def test_e32_a_job_that_kills_its_worker_ends_and_the_others_go_on(
 
 
 def test_e32_a_job_that_uses_up_its_processor_time_ends_and_nobody_waits_for_it(
-    make_site: MakeSite, slow: Path
+    make_site: MakeSite, heavy: Path
 ) -> None:
     """A real one: it kills its worker each time, and nobody else may notice."""
-    (slow / "small").mkdir()
-    (slow / "small" / "file").write_text("x")
-    site = make_site(roots={"evidence": slow}, workers_cpu_seconds="1", retry_base_seconds="0.1")
+    (heavy / "small").mkdir()
+    (heavy / "small" / "file").write_text("x")
+    site = make_site(roots={"evidence": heavy}, workers_cpu_seconds="1", retry_base_seconds="0.1")
     site.start()
-    site.drop("request-poison.json", request(**SLOW, max_attempts=3))
+    site.drop("request-poison.json", request(**HEAVY, max_attempts=3))
     wait_until(lambda: "worker.died" in site.log, 30)
     names = [f"request-{number}.json" for number in range(10)]
     for name in names:
@@ -188,13 +230,13 @@ def test_e32_a_job_that_uses_up_its_processor_time_ends_and_nobody_waits_for_it(
 
 
 def test_a_job_that_needs_more_memory_than_it_may_fails_and_its_worker_lives_on(
-    make_site: MakeSite, slow: Path
+    make_site: MakeSite, heavy: Path
 ) -> None:
-    (slow / "small").mkdir()
-    (slow / "small" / "file").write_text("x")
-    site = make_site(roots={"evidence": slow}, workers_memory_bytes="256MiB", workers_threads="64")
+    (heavy / "small").mkdir()
+    (heavy / "small" / "file").write_text("x")
+    site = make_site(roots={"evidence": heavy}, workers_memory_bytes="256MiB", workers_threads="64")
     site.start()
-    site.drop("request-large.json", request(**SLOW, threads=64, max_attempts=1))
+    site.drop("request-large.json", request(**HEAVY, threads=64, max_attempts=1))
     status = site.final("request-large.json", 60)
     assert (status["state"], status["error"]["code"]) == ("failed", "out-of-memory")
     site.drop("request-small.json", request(path="small"))
@@ -208,11 +250,11 @@ def cpu_seconds(pid: int) -> float:
 
 
 def test_jobs_claimed_along_with_a_slow_one_are_given_back_and_not_counted(
-    make_site: MakeSite, slow: Path
+    make_site: MakeSite, slow: Slow, evidence: Path
 ) -> None:
-    (slow / "tiny").mkdir()
-    (slow / "tiny" / "note").write_text("x")
-    site = make_site(roots={"evidence": slow}, workers_count=1)
+    (evidence / "tiny").mkdir()
+    (evidence / "tiny" / "note").write_text("x")
+    site = slow.known_to(make_site(roots={"evidence": evidence}, workers_count=1))
     for number in range(60):  # after so many the worker claims many at once
         site.drop(f"request-first-{number:02}.json", request("tiny", priority=0))
     site.drop("request-slow.json", request(priority=100, **SLOW))

@@ -91,7 +91,7 @@ def machine_on(
     data = (data_disk or disk) / "server"
     data.mkdir(mode=0o711)
     root = disk / "site"
-    spoold("init", root, "--site", "site-a")
+    spoold("init", root, "--site", "site-a", "--algorithm", "ed25519")
     with open(root / "spoold.toml", "a") as file:
         file.write(f"\n[roots]\nevidence = {json.dumps(str(evidence))}\n")
     key = log_file.with_suffix(".pub")
