@@ -9,16 +9,18 @@ from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from spoold import canonical, errors
 from spoold.bundle import bagit
-from spoold.bundle.entry import Entry, Kind
-from spoold.bundle.frame_table import FrameTable, frame_fault
+from spoold.bundle.entry import Chunk, Entry, Kind
+from spoold.bundle.frame_table import Frame, FrameTable, frame_fault
 from spoold.bundle.frames import Cutter
 from spoold.bundle.head import Policy, VerifiedHead
 from spoold.bundle.lines import (
     MAX_LINE_BYTES,
     content_line,
+    frame_line,
     member_lines,
     parse_entry,
     parse_frame,
@@ -30,6 +32,8 @@ from spoold.bundle.paths import MemberNames
 from spoold.bundle.scratch import LineFile, LineSorter
 from spoold.bundle.unpacking import MemberStream
 from spoold.errors import SpooldError
+
+_SHORTEST_FRAME_LINE: Final = len(frame_line(Frame(1, "0" * 64, 1)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,31 +132,51 @@ class IndexReader:
         self._names.commit()
         for size in pieces:
             self._raws.extend(self._cutter.add(member_bytes(size)))
+        self._check_room(entry)
         lines = member_lines(entry)
         self._digests.update(lines)
         self._digests_bytes += len(lines)
         self._members += len(pieces)
         self._files += 1
+
+    def _check_room(self, entry: Entry) -> None:
+        """Refuse at once what no later comparison would let pass.
+
+        A line of an entry is short whatever size it claims: a million of them could fill the
+        memory with the frames that they would need.
+        """
         self._bytes += entry.size
+        if self._bytes > self._manifest.totals.bytes:
+            raise SpooldError(
+                errors.TOTALS_MISMATCH,
+                f"the entries hold more than the {self._manifest.totals.bytes} bytes of the "
+                "manifest",
+                at="totals.bytes",
+            )
+        frames = self._manifest.frames
+        if len(self._raws) > min(frames.count, frames.bytes // _SHORTEST_FRAME_LINE):
+            raise SpooldError(
+                errors.FRAME_CUT,
+                "the entries need more frames than frames.jsonl can list",
+                at=canonical.text(entry.path),
+            )
 
     def _check_chunks(self, entry: Entry) -> list[int]:
         chunk_size = self._manifest.chunk_size
         if not entry.chunks and entry.size <= chunk_size:
             return [entry.size]
         self._chunks += len(entry.chunks)
-        sizes = [chunk.size for chunk in entry.chunks]
-        full, rest = divmod(entry.size, chunk_size)
         if (
-            sizes != [chunk_size] * full + [rest] * bool(rest)
-            or entry.size <= chunk_size
+            entry.size <= chunk_size
             or self._chunks > MAX_CHUNKS
+            or not _make_up(entry.chunks, entry.size, chunk_size)
         ):
             raise SpooldError(
                 errors.ENTRY_CHUNKS,
                 f"{entry.size} bytes in chunks of {chunk_size}: not those it lists",
                 at=canonical.text(entry.path),
             )
-        return sizes
+        return [chunk.size for chunk in entry.chunks]
 
     def _read_frames(self, stream: MemberStream) -> None:
         number = 0
@@ -201,6 +225,14 @@ class IndexReader:
                 raise SpooldError(
                     errors.TAG_FILE, f"{name} is not the one that the manifest makes", at=name
                 )
+
+
+def _make_up(chunks: tuple[Chunk, ...], size: int, chunk_size: int) -> bool:
+    """Whether the chunks are those of a file of this size."""
+    if len(chunks) != -(-size // chunk_size):  # first: the size may be anything
+        return False
+    last = size - (len(chunks) - 1) * chunk_size
+    return chunks[-1].size == last and all(chunk.size == chunk_size for chunk in chunks[:-1])
 
 
 def _check_index_cut(manifest: Manifest, digests_bytes: int) -> None:

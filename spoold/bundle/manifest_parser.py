@@ -27,6 +27,7 @@ from spoold.bundle.manifest import (
     parse_time,
     skipped_document,
 )
+from spoold.bundle.members import MAX_MEMBER_BYTES
 from spoold.bundle.paths import valid_bundle_id
 from spoold.canonical import MAX_INTEGER, Json
 from spoold.errors import SpooldError
@@ -213,9 +214,10 @@ def _labels(value: Json) -> dict[str, str]:
 def _index_file(document: Mapping[str, Json], name: str) -> IndexFile:
     value = _object(document[name], name, ("bytes", "count", "sha256"))
     at = f"{name}."
-    return IndexFile(
-        _integer(value, "bytes", at), _integer(value, "count", at), _sha256(value, "sha256", at)
-    )
+    size = _integer(value, "bytes", at)
+    if size > MAX_MEMBER_BYTES:
+        raise _FaultError(f"{at}bytes", "no member can be so large")
+    return IndexFile(size, _integer(value, "count", at), _sha256(value, "sha256", at))
 
 
 def _frames(value: Json) -> tuple[Frame, ...]:

@@ -52,6 +52,10 @@ def _tag(name: str, change: Change) -> Callable[[dict[str, bytes]], dict[str, by
     return lambda tags: {**tags, name: change(tags[name])}
 
 
+def _index_file(size: int) -> Document:
+    return {"bytes": size, "count": 1, "sha256": "0" * 64}
+
+
 def _folder(bundle_id: str) -> Callable[[Codec], Forge]:
     return lambda codec: Forge.good(codec, bundle_id=bundle_id)
 
@@ -65,6 +69,8 @@ FIELDS: list[tuple[str, Callable[[Document], Document]]] = [
     ("a negative number", edited(chunk_size=-1)),
     ("a chunk size too small", edited(chunk_size=MIB - 1)),
     ("a chunk size too large", edited(chunk_size=4096 * MIB + 1)),
+    ("an index that no member can hold", edited(entries=_index_file(8 * 1024 * MIB))),
+    ("frames that no member can hold", edited(frames=_index_file(2**53 - 1))),
     ("level 20", edited(compression={"codec": "zstd", "level": 20})),
     ("level 0", edited(compression={"codec": "gzip", "level": 0})),
     ("codec xz", edited(compression={"codec": "xz", "level": 3})),

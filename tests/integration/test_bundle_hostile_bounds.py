@@ -166,6 +166,44 @@ LARGE: list[tuple[str, str, Callable[[], bytes]]] = [
         lambda: Forge.good(edit_lines=_chunky).build(),
     ),
     (
+        "H88 a file of eight thousand million chunks",
+        "entry-chunks",
+        lambda: Forge.good(edit_lines=_vast(size=2**53 - MIB), chunk_size=MIB).build(),
+    ),
+    (
+        "H88 a file of eight thousand million chunks that lists one",
+        "entry-chunks",
+        lambda: Forge.good(
+            edit_lines=_vast(size=2**53 - MIB, chunks=[{"sha256": "0" * 64, "size": MIB}]),
+            chunk_size=MIB,
+        ).build(),
+    ),
+    (
+        "H89 20,000 files of 4 GiB that nobody has counted",
+        "totals-mismatch",
+        lambda: Forge.good(edit_lines=_many_vast, chunk_size=4096 * MIB).build(),
+    ),
+    (
+        "H89 20,000 files of 4 GiB, counted, but without frames",
+        "frame-cut",
+        lambda: Forge.good(
+            edit_lines=_many_vast, chunk_size=4096 * MIB, totals={"bytes": 2**53 - 1}
+        ).build(),
+    ),
+    (
+        "H89 20,000 files of 4 GiB, counted, and frames that cannot be as many as are said",
+        "frame-cut",
+        lambda: Forge.good(
+            edit_lines=_many_vast,
+            chunk_size=4096 * MIB,
+            totals={"bytes": 2**53 - 1},
+            edit_manifest=lambda manifest: {
+                **manifest,
+                "frames": {**manifest["frames"], "count": 2**53 - 1},
+            },
+        ).build(),
+    ),
+    (
         "H13 a line of strings that never end",
         "not-canonical",
         lambda: Forge.good(edit_lines=lambda _: [b'{"chunks":[' + b'"\\' * MIB + b"\n"]).build(),
@@ -177,6 +215,16 @@ def _chunky(lines: list[bytes]) -> list[bytes]:
     document = json.loads(lines[0])
     document["chunks"] = [{"sha256": "0" * 64, "size": MIB}] * 40_000
     return [canonical(document), *lines[1:]]
+
+
+def _vast(**changes: object) -> Callable[[list[bytes]], list[bytes]]:
+    """The first file is said to be vast."""
+    return lambda lines: [canonical({**json.loads(lines[0]), **changes}), *lines[1:]]
+
+
+def _many_vast(lines: list[bytes]) -> list[bytes]:
+    entry = {**json.loads(lines[0]), "size": 4096 * MIB}
+    return [canonical({**entry, "path": f"{number:07d}"}) for number in range(20_000)]
 
 
 def test_large_bundles_of_nothing_cost_little(tmp_path: Path, usual: int) -> None:
