@@ -15,7 +15,7 @@ import os
 import secrets
 import stat
 from collections.abc import Callable, Iterator
-from contextlib import closing, suppress
+from contextlib import closing, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
@@ -34,8 +34,8 @@ from spoold.bundle.reader import (
 )
 from spoold.bundle.scratch import LineSorter
 from spoold.errors import SpooldError
-from spoold.sinks.files import LinkPolicy, TreeSink
-from spoold.sinks.merge import Conflict, merge
+from spoold.sinks.files import Admission, LinkPolicy, TreeSink
+from spoold.sinks.merge import Conflict, Foresight, Merged, merge
 from spoold.sinks.remove import remove_tree
 from spoold.sources.globs import Globs
 from spoold.spool import rename_new, sync_folder
@@ -123,20 +123,20 @@ class Restorer:
         quarantine = home / f".{name}.{secrets.token_hex(6)}"
         with BundleReader(file, scratch=home, report=report, phase="restore") as reader:
             head = verify_head(reader.read_head(), trust, policy)
-            home.mkdir(parents=True, exist_ok=True)
-            index = reader.read_index(head, policy)
-            self._measure(index, home)
-            sink = TreeSink(quarantine, links=self.links, owners=self.owners, scratch=home)
-            try:
-                self._read(reader, index, _Chosen(self, sink))
-                sink.finish()
-                if merging:
-                    self._merge(quarantine, target)
-                else:
-                    self._publish(quarantine, target)
-            except BaseException:
-                sink.abandon()
-                raise
+            with _made(home):
+                index = reader.read_index(head, policy)
+                self._measure(index, home)
+                sink = TreeSink(quarantine, links=self.links, owners=self.owners, scratch=home)
+                try:
+                    self._read(reader, index, _Chosen(self, sink))
+                    sink.finish()
+                    if merging:
+                        self._merge(quarantine, target)
+                    else:
+                        self._publish(quarantine, target)
+                except BaseException:
+                    sink.abandon()
+                    raise
         self.warnings += tuple(sink.warnings)
         return head
 
@@ -148,18 +148,36 @@ class Restorer:
         report: Report,
         show: Callable[[str], None] | None,
     ) -> VerifiedHead:
-        """Verify a bundle, then show the lines of the entries that would be restored."""
-        self._is_in_use(Path(os.path.abspath(self.target)))
+        """Verify a bundle, then show the lines of the entries that would be restored.
+
+        Raises what `restore` would, but what only writing can tell: no-space, disk-error.
+        """
+        target = Path(os.path.abspath(self.target))
+        merging = self._is_in_use(target)
         with BundleReader(file, report=report, phase="verify") as reader:
             head = verify_head(reader.read_head(), trust, policy)
             index = reader.read_index(head, policy)
-            self.matched = self.selection.measure(index, None).entries
+            self._measure(index, None)
             reader.read_payload(index, Discard())
-            if show is not None:
-                for entry in index.entries():
-                    if (wanted := self.selection.select(entry)) is not None:
-                        show(_line(wanted))
+            with Foresight(target, self.conflict) if merging else nullcontext() as foresight:
+                self._foresee(index, foresight, show)
         return head
+
+    def _foresee(
+        self, index: Index, foresight: Foresight | None, show: Callable[[str], None] | None
+    ) -> None:
+        admission = Admission(self.links, self.owners)
+        for entry in index.entries():
+            wanted = self.selection.select(entry)
+            if wanted is None or not admission.judge(wanted):
+                continue
+            if foresight is not None:
+                foresight.meet(wanted.path, is_folder=wanted.kind is Kind.DIR)
+            if show is not None:
+                show(_line(wanted))
+        if foresight is not None:
+            self._note(foresight.done)
+        self.warnings += tuple(admission.warnings)
 
     def note(self, folder: Entry) -> None:
         """Remember a folder whose mode and times are to be set where it stands already."""
@@ -176,9 +194,18 @@ class Restorer:
         else:
             reader.read_payload(index, visitor)
 
-    def _measure(self, index: Index, home: Path) -> None:
+    def _measure(self, index: Index, home: Path | None) -> None:
+        """Without `home` space is no matter. Raises nothing-to-restore, no-space."""
         wanted = self.selection.measure(index, home)
         self.matched = wanted.entries
+        if not wanted.entries:
+            raise SpooldError(
+                errors.NOTHING_TO_RESTORE,
+                f"of {index.head.manifest.entries.count}",
+                hint='check --only, globs over paths in the bundle as in "alerts/**", and --strip',
+            )
+        if home is None:
+            return
         disk = os.statvfs(home)
         if wanted.bytes > disk.f_bavail * disk.f_frsize:
             raise SpooldError(
@@ -227,10 +254,13 @@ class Restorer:
             described=lambda path: _digest(path) in self._folders,
             owners=self.owners,
         )
+        self._note(done)
+        remove_tree(quarantine)
+
+    def _note(self, done: Merged) -> None:
         self.kept, self.replaced = done.kept, done.replaced
         if done.kept:
             self.warnings += (f"{done.kept} names stood there and were kept as they were",)
-        remove_tree(quarantine)
 
 
 class _Chosen:
@@ -308,6 +338,20 @@ def _line(entry: Entry) -> str:
 
 def _digest(path: bytes) -> bytes:
     return hashlib.blake2b(path, digest_size=16).digest()
+
+
+@contextmanager
+def _made(folder: Path) -> Iterator[None]:
+    """Make a folder and those above it; if something fails then, they are gone again."""
+    missing = [each for each in (folder, *folder.parents) if not os.path.lexists(each)]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        yield
+    except BaseException:
+        for each in missing:
+            with suppress(OSError):  # it is in use
+                each.rmdir()
+        raise
 
 
 def _is_mount(path: Path) -> bool:

@@ -14,7 +14,7 @@ from spoold.errors import Exit
     "--to",
     "folder",
     required=True,
-    type=click.Path(path_type=Path),
+    type=options.PATH,
     metavar="DIR",
     help="The folder to make of it; it must not exist or be empty, but for --conflict.",
 )
@@ -71,8 +71,8 @@ def restore(
 
     \b
     Example: spoold restore demo-5f21c09a77d1.tar.zst --to /srv/demo --only 'artifacts/**'
-    Exit status: 0 restored · 1 DIR is in the way, disk · 2 usage · 3 not trusted
-      4 not a bundle · 6 broken
+    Exit status: 0 restored · 1 DIR is in the way, nothing matches, disk · 2 usage · 3 not trusted
+      4 not a bundle · 6 broken · 78 neither spool nor key
     """
     from spoold.restore import Restorer, Selection
     from spoold.sinks.files import LinkPolicy

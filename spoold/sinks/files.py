@@ -45,6 +45,42 @@ class LinkPolicy(enum.StrEnum):
     ANY = "any"  # it is made
 
 
+@dataclass(slots=True)
+class Admission:
+    """Whether entries may become part of a tree here, judged by themselves."""
+
+    links: LinkPolicy = LinkPolicy.INSIDE
+    owners: bool = False
+    left_out: int = 0
+
+    def judge(self, entry: Entry) -> bool:
+        """False where it is left out. Raises symlink-leaves, or disk-error for its owner."""
+        if self.owners and max(entry.uid, entry.gid) > _MAX_ID:
+            shown = canonical.text(entry.path)
+            raise SpooldError(
+                errors.DISK_ERROR,
+                f"{shown}: this system has no owner {entry.uid}:{entry.gid}",
+                hint="restore without --owners",
+                at=shown,
+            )
+        if entry.kind is not Kind.SYMLINK or self.links is LinkPolicy.ANY:
+            return True
+        if stays_inside(entry.path, entry.target or b""):
+            return True
+        if self.links is LinkPolicy.SKIP:
+            self.left_out += 1
+            return False
+        shown, target = canonical.text(entry.path), canonical.text(entry.target or b"")
+        raise SpooldError(errors.SYMLINK_LEAVES, f"{shown} points to {target}", at=shown)
+
+    @property
+    def warnings(self) -> list[str]:
+        """What is not in the tree, though it was in the bundle."""
+        if not self.left_out:
+            return []
+        return [f"{self.left_out} symbolic links that may lead outside were left out"]
+
+
 @dataclass(frozen=True, slots=True)
 class Restored:
     """A finished tree: whose it is, and what was left out of it."""
@@ -68,9 +104,8 @@ class TreeSink:
         self._path = path
         self._few = few  # then each is fsynced; else the whole file system is, once
         self._used: set[bytes] = set()  # where they are few: the folders to fsync
-        self._link_policy, self._owners = links, owners
+        self._admission, self._owners = Admission(links, owners), owners
         self._plain_modes = 0o777 & ~_umask()  # what open(2) gives without a chmod
-        self._left_out = 0
         self._large: tuple[LargeFile, Entry] | None = None
         self._unnamed = True
         try:
@@ -86,7 +121,8 @@ class TreeSink:
 
     def entry(self, entry: Entry) -> None:
         """A folder is made now, its mode and times later; a link is noted for the end."""
-        self._check_owner(entry)
+        if not self._admission.judge(entry):
+            return
         match entry.kind:
             case Kind.DIR:
                 with _target_errors(entry.path):
@@ -95,19 +131,7 @@ class TreeSink:
                     self._used.add(entry.path)
                 self._folders.add(_folder_line(entry))
             case Kind.SYMLINK:
-                if (
-                    stays_inside(entry.path, entry.target or b"")
-                    or self._link_policy is LinkPolicy.ANY
-                ):
-                    self._links.append(entry_lines(entry)[0] + b"\n")
-                elif self._link_policy is LinkPolicy.SKIP:
-                    self._left_out += 1
-                else:
-                    shown = canonical.text(entry.path)
-                    target = canonical.text(entry.target or b"")
-                    raise SpooldError(
-                        errors.SYMLINK_LEAVES, f"{shown} points to {target}", at=shown
-                    )
+                self._links.append(entry_lines(entry)[0] + b"\n")
             case Kind.FILE:
                 raise AssertionError("a file comes with its content")
             case _:
@@ -155,9 +179,7 @@ class TreeSink:
     @property
     def warnings(self) -> list[str]:
         """What is not in the tree, though it was in the bundle."""
-        if not self._left_out:
-            return []
-        return [f"{self._left_out} symbolic links that may lead outside were left out"]
+        return self._admission.warnings
 
     def finish(self) -> None:
         """Links, then folders' modes and times, deepest first; then all of it durable."""
@@ -191,24 +213,14 @@ class TreeSink:
         remove_tree(self._path)
 
     def _dress(self, descriptor: int, entry: Entry, opened_with: int = 0) -> None:
-        self._check_owner(entry)
         if self._owners:
+            self._admission.judge(entry)
             os.fchown(descriptor, entry.uid, entry.gid)
         if self._owners or opened_with != entry.mode or entry.mode & ~self._plain_modes:
             os.fchmod(descriptor, entry.mode)
         os.utime(descriptor, ns=(entry.mtime_ns, entry.mtime_ns))
         if self._few:
             os.fsync(descriptor)
-
-    def _check_owner(self, entry: Entry) -> None:
-        if self._owners and max(entry.uid, entry.gid) > _MAX_ID:
-            shown = canonical.text(entry.path)
-            raise SpooldError(
-                errors.DISK_ERROR,
-                f"{shown}: this system has no owner {entry.uid}:{entry.gid}",
-                hint="restore without --owners",
-                at=shown,
-            )
 
     def _handle(self, folder: bytes) -> int:
         if self._few:

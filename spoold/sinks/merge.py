@@ -23,7 +23,7 @@ from typing import Final
 
 from spoold import canonical, errors
 from spoold.errors import SpooldError
-from spoold.sinks.places import FOLDER_FLAGS
+from spoold.sinks.places import FOLDER_FLAGS, Folders
 from spoold.spool import rename_new, sync_file_system
 
 _HANDLE_FLAGS: Final = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -75,14 +75,68 @@ def merge(
     return mover.done
 
 
+class Foresight:
+    """What `merge` would find in a target, told by the paths of the entries alone; changes nothing.
+
+    Use as a context manager; `done` counts as `merge` does.
+    """
+
+    def __init__(self, target: Path, conflict: Conflict) -> None:
+        self._target, self._conflict = target, conflict
+        self._folders = Folders(os.open(target, FOLDER_FLAGS))
+        self._kept: set[bytes] = set()
+        self.done = Merged()
+
+    def __enter__(self) -> "Foresight":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._folders.close()
+
+    def meet(self, path: bytes, *, is_folder: bool) -> None:
+        """Take the next entry. Raises target-exists where it would."""
+        try:
+            standing = self._standing(path)
+        except OSError as error:
+            raise _failure(path, error) from error
+        if standing is None:
+            return
+        name, mode = standing
+        if stat.S_ISDIR(mode) and is_folder:
+            return
+        if self._conflict is Conflict.SKIP:
+            self._kept.add(name)
+            self.done.kept = len(self._kept)
+        elif self._conflict is Conflict.REFUSE or name != path or is_folder or stat.S_ISDIR(mode):
+            raise _in_the_way(self._target, name, self._conflict)
+        else:
+            self.done.replaced += 1
+
+    def _standing(self, path: bytes) -> tuple[bytes, int] | None:
+        """The path and its mode, if something stands there; or those of what is in its way."""
+        above, _, name = path.rpartition(b"/")
+        try:
+            folder = self._folders.find(above)
+        except OSError as error:
+            if error.errno not in {errno.ENOTDIR, errno.ELOOP}:
+                raise
+            return self._standing(above)  # it, or something above it, is no folder
+        mode = None if folder is None else _mode(folder, name)
+        return None if mode is None else (path, mode)
+
+
+def _in_the_way(target: Path, path: bytes, conflict: Conflict) -> SpooldError:
+    shown = canonical.text(path)
+    why = "it is there" if conflict is Conflict.REFUSE else "a folder cannot replace a file"
+    return SpooldError(
+        errors.TARGET_EXISTS, f"{canonical.text(str(target))}/{shown}: {why}", at=shown
+    )
+
+
 def _check(here: int, there: int, target: Path, conflict: Conflict) -> None:
     found = _obstacles(here, there, b"", conflict)
     if (first := next(found, None)) is not None:
-        shown = canonical.text(first)
-        why = "it is there" if conflict is Conflict.REFUSE else "a folder cannot replace a file"
-        raise SpooldError(
-            errors.TARGET_EXISTS, f"{canonical.text(str(target))}/{shown}: {why}", at=shown
-        )
+        raise _in_the_way(target, first, conflict)
 
 
 def _obstacles(here: int, there: int, above: bytes, conflict: Conflict) -> Iterator[bytes]:

@@ -231,6 +231,78 @@ def test_a_dry_run_shows_the_paths_as_they_would_be() -> None:
     assert not os.path.lexists("r")
 
 
+@pytest.mark.parametrize("selection", [("--only", "no/**"), ("--strip", "2")])
+@pytest.mark.parametrize("dry_run", [(), ("--dry-run",)])
+def test_where_nothing_is_wanted_nothing_is_restored_and_that_is_no_success(
+    selection: tuple[str, ...], dry_run: tuple[str, ...]
+) -> None:
+    bundle({"a/b": b"b"})
+    assert "nothing-to-restore" in restore(*selection, *dry_run, status=1).stderr
+    assert not os.path.lexists("r")
+
+
+def test_a_restore_that_fails_leaves_no_folder_that_it_has_made() -> None:
+    bundle({"a": b"a"}, plain_entry("l", "symlink", target="/etc"))
+    os.mkdir("n")
+    restore("--to", "n/e/w/r", status=6)
+    assert os.listdir("n") == []
+
+
+# --- a dry run says what the restore would ----------------------------------------------------
+
+
+def _both(*arguments: str, status: int = 0) -> dict[str, object]:
+    """What a dry run and then the restore say; of the same, but where the tree is."""
+    before = {path: path.lstat().st_mtime_ns for path in Path("r").rglob("*")}
+    foreseen = json.loads(restore(*arguments, "--dry-run", "--json", status=status).stdout)
+    assert {path: path.lstat().st_mtime_ns for path in Path("r").rglob("*")} == before
+    done: dict[str, object] = json.loads(restore(*arguments, "--json", status=status).stdout)
+    for document in (foreseen, done):
+        document.pop("dry_run", None)
+        document.pop("restored", None)
+    assert foreseen == done
+    return done
+
+
+def test_a_dry_run_judges_links() -> None:
+    bundle({"f": b"f"}, plain_entry("l", "symlink", target="/etc"))
+    error = _both(status=6)["error"]
+    assert isinstance(error, dict)
+    assert error["code"] == "symlink-leaves"
+    shown = restore("--links", "skip", "--dry-run")
+    assert "/etc" not in shown.stdout
+    assert "1 symbolic links that may lead outside were left out" in shown.stderr
+    assert _both("--links", "skip")["warnings"]
+
+
+@pytest.mark.usefixtures("standing")
+@pytest.mark.parametrize("conflict", ["skip", "replace"])
+def test_a_dry_run_counts_what_stands_there(conflict: str) -> None:
+    done = _both("--conflict", conflict)
+    assert done["kept" if conflict == "skip" else "replaced"] == 1
+
+
+def test_a_dry_run_sees_where_files_and_folders_meet() -> None:
+    bundle({"a/b/c": b"c", "a/b/d": b"d", "a/e": b"e", "f/g": b"g", "h": b"h"})
+    os.makedirs("r/a/e")
+    Path("r/a/b").write_text("a file")
+    Path("r/f").symlink_to("a")
+    error = _both("--conflict", "replace", status=1)["error"]
+    assert isinstance(error, dict)
+    assert error["code"] == "target-exists"
+    # The folder b with all in it, e, and the link in the place of f.
+    assert _both("--conflict", "skip")["kept"] == 3
+
+
+@pytest.mark.parametrize("kind", ["file", "dir", "symlink"])
+def test_a_dry_run_knows_owners_that_cannot_be(kind: str) -> None:
+    target = {"target": "f"} if kind == "symlink" else {}
+    odd = {"uid": 2**32} if kind == "file" else {}
+    others = [] if kind == "file" else [plain_entry("o", kind, uid=2**32, **target)]
+    bundle({"f": b"f"}, *others, **odd)
+    assert "no owner" in restore("--owners", "--dry-run", status=1).stderr
+
+
 # --- what is restored with a file -----------------------------------------------------------------
 
 
