@@ -13,6 +13,7 @@ import errno
 import hashlib
 import io
 import os
+import select
 import stat
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -109,7 +110,8 @@ def open_bundle(path: str | os.PathLike[str]) -> BinaryIO:
             errno.ENOTDIR: errors.SOURCE_MISSING,
         }
         code = codes.get(error.errno or 0, errors.DISK_ERROR)
-        raise SpooldError(code, f"{shown}: {error.strerror}") from error
+        hint = "check the name" if code is errors.SOURCE_MISSING else ""
+        raise SpooldError(code, f"{shown}: {error.strerror}", hint=hint) from error
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
         raise SpooldError(errors.NOT_A_BUNDLE, f"{shown} is no regular file")
@@ -298,14 +300,25 @@ class BundleReader:
             if self._seekable:
                 data = self._file.read(count)
             else:
-                # One read(2) at most: a signal that comes between two of them within the library
-                # is not heeded before the last one returns, and a pipe may stall.
-                data = cast(io.BufferedReader, self._file).read1(min(count, _PIPE_BYTES))
+                data = self._read_pipe(min(count, _PIPE_BYTES))
         except OSError as error:
             raise SpooldError(
                 errors.DISK_ERROR, f"the bundle at byte {self._offset}: {error.strerror}"
             ) from error
         self._offset += len(data)
+        return data
+
+    def _read_pipe(self, count: int) -> bytes:
+        # One read(2) at most: a signal that comes between two of them within the library
+        # is not heeded before the last one returns, and a pipe may stall.
+        file = cast(io.BufferedReader, self._file)
+        data = file.read1(count)
+        if not data and _never_waits(file):
+            # It says "nothing yet" in the same way as "the end".
+            readable = select.poll()
+            readable.register(file, select.POLLIN)
+            readable.poll()
+            data = file.read1(count)
         return data
 
 
@@ -332,6 +345,13 @@ def verify(
         index = reader.read_index(head, policy)
         reader.read_payload(index, visitor or Discard())
         return head
+
+
+def _never_waits(file: io.BufferedReader) -> bool:
+    try:
+        return not os.get_blocking(file.fileno())
+    except OSError:  # no file of the system's
+        return False
 
 
 def _read_file(stream: MemberStream, prefix: bytes, entry: Entry, visitor: Visitor) -> None:

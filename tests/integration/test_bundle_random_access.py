@@ -1,18 +1,25 @@
 """A part of a bundle: only the frames that hold it are read, and they are verified in full."""
 
+import fcntl
 import io
+import os
 import random
+import termios
+import threading
+from array import array
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from spoold import errors
 from spoold.bundle.frames import Codec
-from spoold.bundle.reader import BundleReader, Policy, verify_head
+from spoold.bundle.reader import BundleReader, Policy, verify, verify_head
 from spoold.errors import SpooldError
 from spoold.restore import Restorer, Selection
 from spoold.sources.globs import Globs
-from tests.bundles import FRAME, Collect, build_tree, trusted
+from tests.bundles import FRAME, Collect, Forge, build_tree, trusted
+from tests.conftest import wait_until
 
 MIB = 1024 * 1024
 
@@ -136,6 +143,38 @@ def test_a_pipe_is_read_whole(bundle: bytes, tmp_path: Path) -> None:
         "fill.bin",
         "third.txt",
     ]
+
+
+@pytest.mark.parametrize("end", [None, -1], ids=["whole", "cut"])
+def test_a_pipe_that_does_not_wait_is_waited_for(end: int | None) -> None:
+    content = Forge.good().build()[:end]
+    reader, writer = os.pipe()
+    os.set_blocking(reader, False)
+
+    def feed() -> None:
+        with open(writer, "wb", buffering=0) as pipe:
+            for at in range(0, len(content), 500):
+                wait_until(lambda: not _waiting_bytes(reader))
+                pipe.write(content[at : at + 500])
+
+    feeder = threading.Thread(target=feed)
+    feeder.start()
+    with open(reader, "rb") as file:
+        try:
+            if end is None:
+                verify(file, trusted(), Policy())
+            else:
+                with pytest.raises(SpooldError) as caught:
+                    verify(file, trusted(), Policy())
+                assert caught.value.code is errors.BUNDLE_TRUNCATED
+        finally:
+            feeder.join()
+
+
+def _waiting_bytes(pipe: int) -> int:
+    count = array("i", [0])
+    fcntl.ioctl(pipe, termios.FIONREAD, count)
+    return count[0]
 
 
 def test_a_bundle_that_is_cut_short_is_refused_whatever_is_wanted(bundle: bytes) -> None:
