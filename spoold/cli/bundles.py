@@ -1,6 +1,7 @@
 """`verify` and `resign`: bundles, without a daemon or a database."""
 
 import os
+import stat
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -103,6 +104,9 @@ class _Reporter:
         self._path = path.absolute()
         if self._path.is_dir():
             raise click.BadParameter(f"{path} is a folder", param_hint="--report")
+        if os.path.lexists(self._path) and not stat.S_ISREG(self._path.lstat().st_mode):
+            # A rename would put a file in the place of the device or the link itself.
+            raise click.BadParameter(f"{path} is no regular file", param_hint="--report")
         if not os.access(self._path.parent, os.W_OK | os.X_OK):
             raise click.BadParameter(
                 f"{self._path.parent} is no folder to write to", param_hint="--report"
@@ -126,7 +130,7 @@ class _Reporter:
 
 
 @click.command()
-@click.argument("bundle", type=click.Path(path_type=Path, dir_okay=False))
+@click.argument("bundle", type=options.NamedPath(path_type=Path, dir_okay=False))
 @click.option(
     "--key",
     "key",
@@ -138,7 +142,7 @@ class _Reporter:
     "-o",
     "--output",
     "target",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=options.NamedPath(path_type=Path, dir_okay=False),
     metavar="FILE",
     help="Write this new file; without it the bundle itself is replaced.",
 )

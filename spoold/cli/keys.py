@@ -51,7 +51,7 @@ def show(spool_path: Path | None, as_json: bool) -> int:
 
 
 @keys.command("trust")
-@click.argument("file", type=click.Path(path_type=Path, allow_dash=True))
+@click.argument("file", type=options.NamedPath(path_type=Path, allow_dash=True))
 @click.option("--site", required=True, metavar="NAME", help="The site whose key this is.")
 @click.option(
     "--role",

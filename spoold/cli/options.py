@@ -25,10 +25,11 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 DEFAULT_SPOOL = "spool"
 
 
-class _NamedPath(click.Path):
+class NamedPath(click.Path):
     """A path that is not empty, as a shell variable that was never set is: not the folder here."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Refuse what is empty."""
         if value in ("", b""):
             self.fail("a path is not empty", param, ctx)
         return super().convert(value, param, ctx)
@@ -58,7 +59,7 @@ class _Age(_Ages):
             self.fail(str(error), param, ctx)
 
 
-PATH = _NamedPath(path_type=Path)
+PATH = NamedPath(path_type=Path)
 SECONDS = _Seconds(min=0)
 AGE = _Age()
 EXISTING = click.Path(path_type=Path, exists=True, dir_okay=False, allow_dash=False)

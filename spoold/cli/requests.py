@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from spoold.spool import Spool
     from spoold.trust import Trust
 
-_FILE = click.Path(path_type=Path, allow_dash=True)
+_FILE = options.NamedPath(path_type=Path, allow_dash=True)
 _MAX_REQUEST_BYTES = 1024 * 1024
 
 
@@ -130,7 +130,7 @@ def _check_handled(file: Path, name: bytes, handler: "Handler", *, as_json: bool
     "--output",
     "folder",
     required=True,
-    type=click.Path(path_type=Path, file_okay=False),
+    type=options.NamedPath(path_type=Path, file_okay=False),
     metavar="DIR",
     help="The folder for the bundle; it is made if missing.",
 )

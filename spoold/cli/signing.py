@@ -13,7 +13,7 @@ from spoold.cli.requests import parse_request, read_request
 from spoold.errors import Exit, SpooldError
 from spoold.spool import rename_new, sync_folder, write_durable
 
-_FILE = click.Path(path_type=Path, dir_okay=False, allow_dash=True)
+_FILE = options.NamedPath(path_type=Path, dir_okay=False, allow_dash=True)
 
 
 @click.command()

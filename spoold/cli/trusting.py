@@ -18,7 +18,7 @@ from spoold.spool import Spool
 if TYPE_CHECKING:
     from spoold.bundle.reader import Policy, VerifiedHead
 
-BUNDLE_FILE = click.Path(path_type=Path, allow_dash=True)
+BUNDLE_FILE = options.NamedPath(path_type=Path, allow_dash=True)
 _MAX_KEY_FILE_BYTES = 64 * 1024
 _MAX_THRESHOLD = 17  # the primary signature and sixteen further ones
 

@@ -191,6 +191,10 @@ def report(name: str) -> dict[str, object]:
     return dict(verified.document)
 
 
+def test_a_missing_bundle_has_a_hint_that_fits_a_command_line() -> None:
+    assert "fix: check the name" in run("verify", "missing.tar.zst", status=1).stderr
+
+
 def test_a_report_is_signed_and_says_what_was_found(bundle: str) -> None:
     run("verify", bundle, "--report", "report.json")
     found = report("report.json")
@@ -241,6 +245,15 @@ def test_a_report_that_cannot_be_written_is_said_before_anything_is_read(bundle:
     os.symlink(bundle, "report.json")
     run("verify", bundle, "--report", "report.json", status=2)
     run("verify", bundle)
+
+
+def test_a_report_takes_the_place_of_a_file_only(bundle: str) -> None:
+    os.symlink("elsewhere", "link")
+    os.mkfifo("fifo")
+    for place in ("link", "fifo"):
+        said = run("verify", bundle, "--report", place, status=2).stderr
+        assert f"{place} is no regular file" in said
+    assert (os.readlink("link"), Path("fifo").is_fifo()) == ("elsewhere", True)
 
 
 def test_a_report_needs_a_spool_and_that_is_said_before_anything_is_read(
@@ -435,6 +448,25 @@ def test_restore_gives_back_the_same_tree(bundle: str) -> None:
             assert found.read_bytes() == path.read_bytes()
             assert found.stat().st_mtime_ns == path.stat().st_mtime_ns
     assert {path.name for path in Path().iterdir() if path.name.startswith(".")} == set()
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("verify", ""),
+        ("inspect", ""),
+        ("resign", ""),
+        ("resign", "b.tar.zst", "-o", ""),
+        ("restore", "b.tar.zst", "--to", "", "--conflict", "replace"),
+        ("build", "request-demo.json", "-o", ""),
+        ("keys", "trust", "", "--site", "site-b"),
+    ],
+    ids=" ".join,
+)
+def test_an_empty_path_is_not_the_folder_here(command: tuple[str, ...]) -> None:
+    before = sorted(Path().rglob("*"))
+    assert "a path is not empty" in run(*command, status=2).stderr
+    assert sorted(Path().rglob("*")) == before
 
 
 def test_restore_takes_an_empty_folder_and_refuses_a_full_one(bundle: str) -> None:
