@@ -17,6 +17,8 @@
 set -u
 LC_ALL=C
 export LC_ALL
+# What others may have set for their own use of the tools.
+unset TAR_OPTIONS GZIP POSIXLY_CORRECT
 umask 077
 
 # --- programs ------------------------------------------------------------------------------------
@@ -449,14 +451,18 @@ END { exit bad }
 
 # --- the parts -----------------------------------------------------------------------------------
 
-no() {
-    printf 'no: %s\n' "$*"
-    exit 1
-}
-
 cannot() {
     printf 'verify-bundle.sh: %s\n' "$*" >&2
     exit 2
+}
+
+no() {
+    # A full disk is no fault of the bundle, but looks like one.
+    if [ -n "$folder" ]; then
+        head -c 1048576 /dev/zero 2>/dev/null >"$folder/room" || cannot "$full"
+    fi
+    printf 'no: %s\n' "$*"
+    exit 1
 }
 
 # FILE OFFSET COUNT: these bytes.
@@ -552,7 +558,7 @@ unpack() {
     : >"$2"
     while read -r raw length sum; do
         need $((at + length))
-        slice "$bundle" "$at" "$length" >"$folder/frame"
+        slice "$bundle" "$at" "$length" >"$folder/frame" || cannot "$full"
         [ "$(digest "$folder/frame")" = "$sum" ] || no 'a frame is not the one that was signed'
         if [ "$codec" = zstd ]; then
             od -An -v -tu1 -N14 "$folder/frame" | awk -v raw="$raw" "$ZSTD" ||
@@ -573,7 +579,7 @@ unpack() {
             exec "$codec" -dqc "$folder/frame" >"$folder/raw" 2>/dev/null
         ) || no 'a frame cannot be decompressed'
         [ "$(wc -c <"$folder/raw")" -eq "$raw" ] || no 'a frame does not hold what was signed'
-        cat "$folder/raw" >>"$2"
+        cat "$folder/raw" >>"$2" || cannot "$full"
         at=$((at + length))
     done <"$1"
 }
@@ -593,17 +599,19 @@ fi
 for tool in openssl jq tar awk od tail head sha256sum cmp sort cut tr wc mktemp find; do
     command -v "$tool" >/dev/null || cannot "$tool is missing"
 done
-given=$1 public=$2 site=${3-}
+given=$1 public=$2 site=${3-} folder=''
+full='there is no room for temporary files: set TMPDIR to where there is'
 if [ ! -f "$public" ] || [ ! -r "$public" ]; then cannot "cannot read $public"; fi
 if [ ! -e "$given" ] && [ ! -L "$given" ]; then cannot "there is no $given"; fi
 if [ -L "$given" ] || [ ! -f "$given" ]; then no 'it is no regular file'; fi
 
 folder=$(mktemp -d) || cannot 'there is no room for a temporary folder'
+case $folder in /*) ;; *) folder=$PWD/$folder ;; esac
 trap 'chmod -R u+rwx "$folder" 2>/dev/null; rm -rf "$folder"' EXIT
 trap 'exit 2' HUP INT TERM
 bundle=$folder/bundle
 # A copy: what is checked first is what is checked last.
-cat <"$given" >"$bundle" || cannot 'it cannot be copied'
+cat <"$given" >"$bundle" || cannot "it cannot be copied, or $full"
 size=$(wc -c <"$bundle")
 size=$((size))
 [ "$size" -gt 0 ] || no 'it is empty'

@@ -12,6 +12,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from spoold.bundle.frames import Codec
 from spoold.trust import Algorithm, PublicKey, public_pem
 from tests.bundles import Forge, build_tree, file_entry, frame_edges, refusal, sha256, signer
+from tests.faults.disks import small_disk
 from tests.hostile import CASES
 from tests.hostile.case import MIB, Case, edited
 from tests.integration.test_bundle_trees import make_awkward
@@ -217,6 +218,52 @@ def test_h90_a_link_to_a_bundle(tmp_path: Path, verdict: Callable[..., tuple[int
     assert verdict(tmp_path / "real.tar.zst")[0] == 0
     assert verdict(tmp_path / "link.tar.zst")[0] == 1
     assert verdict(b"")[0] == 1
+
+
+@pytest.fixture
+def good(tmp_path: Path) -> list[Path]:
+    """The arguments for a bundle that is good."""
+    (tmp_path / "b.tar.zst").write_bytes(Forge.of({"a": os.urandom(3 * MIB)}).build())
+    (tmp_path / "site.pub").write_bytes(public_pem(signer().private.public_key()))
+    return [tmp_path / "b.tar.zst", tmp_path / "site.pub"]
+
+
+def test_its_environment_does_not_change_the_verdict(tmp_path: Path, good: list[Path]) -> None:
+    (tmp_path / "a folder").mkdir()
+    done = subprocess.run(
+        ["sh", SCRIPT, *good],
+        cwd=tmp_path,
+        env={
+            "PATH": os.environ["PATH"],
+            "TMPDIR": "a folder",
+            "TAR_OPTIONS": "--exclude=*",
+            "GZIP": "--test",
+            "POSIXLY_CORRECT": "1",
+            "CDPATH": "/",
+            "IFS": "abc",
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, ""), done.stdout
+    assert not list((tmp_path / "a folder").iterdir())
+
+
+@pytest.mark.parametrize("mebibytes", [2, 5, 8])
+def test_a_full_disk_is_no_verdict(mebibytes: int, tmp_path: Path, good: list[Path]) -> None:
+    with small_disk(tmp_path / "small") as disk:
+        disk.resize(free_bytes=mebibytes * MIB)
+        done = subprocess.run(
+            ["sh", SCRIPT, *good],
+            env={"PATH": os.environ["PATH"], "TMPDIR": str(disk.place)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 2
+        assert done.stdout == ""
+        assert "there is no room" in done.stderr
 
 
 @pytest.mark.parametrize("arguments", [[], ["one"], ["a", "b", "c", "d"], ["none", "none"]])
