@@ -265,6 +265,12 @@ def load_signer(path: Path, site: str) -> Signer:
 
 def load_public(content: bytes, where: str) -> tuple[PublicKey, Algorithm]:
     """Read a PEM public key; raise key-unusable for anything this format does not allow."""
+    if content.count(b"-----BEGIN ") > 1:  # the library would read the first, and not say so
+        raise SpooldError(
+            errors.KEY_UNUSABLE,
+            f"{where} holds more than one key",
+            hint="give each key a file of its own",
+        )
     try:
         public = serialization.load_pem_public_key(content)
     except (ValueError, UnsupportedAlgorithm) as error:

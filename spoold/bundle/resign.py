@@ -157,4 +157,8 @@ def _failure(path: Path, error: OSError) -> SpooldError:
     shown = canonical.text(os.fsencode(path))
     if isinstance(error, FileExistsError):
         return SpooldError(errors.TARGET_EXISTS, f"{shown} exists")
-    return SpooldError(errors.disk_code(error), f"{shown}: {error.strerror}")
+    return SpooldError(
+        errors.disk_code(error),
+        f"{shown}: {error.strerror}",
+        hint="check the path, its permissions and the disk",
+    )

@@ -135,7 +135,8 @@ def list_keys(spool_path: Path | None, as_json: bool) -> int:
 @click.argument("key_id")
 @click.option("--undo", is_flag=True, help="Trust the key again.")
 @options.spool_option
-def revoke(key_id: str, undo: bool, spool_path: Path | None) -> int:
+@options.json_option
+def revoke(key_id: str, undo: bool, spool_path: Path | None, as_json: bool) -> int:
     """Refuse everything that a trusted key signs from now on, whenever it was signed.
 
     KEY_ID is 16 or more of its digits, as `keys list` shows them.
@@ -145,8 +146,11 @@ def revoke(key_id: str, undo: bool, spool_path: Path | None) -> int:
     Exit status: 0 done · 1 no such key · 2 usage · 78 no spool
     """
     here = options.require(options.resolve_spool(option=spool_path))
-    key = _matching(here, key_id)
-    hand_over(trust_store.store_trusted(here, replace(key, revoked=not undo)))
+    key = replace(_matching(here, key_id), revoked=not undo)
+    hand_over(trust_store.store_trusted(here, key))
+    if as_json:
+        output.document(_key_document(key))
+        return Exit.DONE
     output.line(
         f"{key.key_id[:_SHOWN_DIGITS]} of {key.site} is {'trusted again' if undo else 'revoked'}"
     )

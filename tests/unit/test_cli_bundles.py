@@ -308,6 +308,11 @@ def test_resign_with_a_named_key_into_a_new_file(bundle: str) -> None:
     assert "key-unusable" in run("resign", bundle, "--key", key, status=3).stderr
 
 
+def test_resign_says_what_to_check_where_it_cannot_write(bundle: str) -> None:
+    said = run("resign", bundle, "--spool", "other", "--untrusted", "-o", "no/b.tar.zst", status=1)
+    assert "check the path" in said.stderr
+
+
 def test_resign_needs_no_spool_where_nobody_is_to_be_believed(
     bundle: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

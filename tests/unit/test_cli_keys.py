@@ -96,6 +96,13 @@ def test_what_is_no_key_is_refused(content: bytes) -> None:
     assert listed() == []
 
 
+def test_a_file_of_several_keys_is_refused_not_half_read() -> None:
+    both = Path("spool/site.pub").read_text() + Path("other/site.pub").read_text()
+    Path("both.pub").write_text(both)
+    assert "more than one key" in run("keys", "trust", "both.pub", "--site", "b", status=3).stderr
+    assert listed() == []
+
+
 def test_a_private_key_is_not_taken_for_a_public_one() -> None:
     run("keys", "trust", "spool/.spoold/keys/signing.pem", "--site", "b", status=3)
 
@@ -109,6 +116,9 @@ def test_revoke_matches_16_digits_or_more_and_can_be_undone() -> None:
     assert listed()[0]["revoked"] is True
     run("keys", "revoke", key_id, "--undo")
     assert listed()[0]["revoked"] is False
+    said = json.loads(run("keys", "revoke", key_id, "--json").stdout)
+    assert said == listed()[0]
+    assert said["revoked"] is True
 
 
 def test_revoking_an_unknown_or_the_own_key_is_an_error() -> None:
