@@ -88,14 +88,14 @@ def check_sorted(keys: Iterator[bytes]) -> None:
 def _stand_beside(stack: list[bytes], key: bytes) -> None:
     while stack and not key.startswith(stack[-1]):
         stack.pop()
-    for other in stack:
-        if key[len(other) : len(other) + 1] == b"/":
-            shown = canonical.text(key.rstrip(b"/"))
-            raise SpooldError(
-                errors.ENTRY_COLLIDES,
-                f"{canonical.text(other)} is not a folder, but {shown} needs one of that name",
-                at=shown,
-            )
+    # What is below the top is a prefix of it too, and was held against it when it came.
+    if stack and key.startswith(b"/", len(stack[-1])):
+        shown = canonical.text(key.rstrip(b"/"))
+        raise SpooldError(
+            errors.ENTRY_COLLIDES,
+            f"{canonical.text(stack[-1])} is not a folder, but {shown} needs one of that name",
+            at=shown,
+        )
     # A folder may be followed by what is in it: its key ends in "/".
     if not key.endswith(b"/"):
         stack.append(key)

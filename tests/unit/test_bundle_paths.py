@@ -1,8 +1,11 @@
 """Member names and the order of entries: the rules of the format page, one by one."""
 
+import time
 import unicodedata
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from spoold import errors
 from spoold.bundle.entry import Kind
@@ -188,3 +191,41 @@ def test_collisions_across_sources_are_found_in_sorted_keys(keys: list[bytes]) -
     with pytest.raises(SpooldError) as caught:
         check_sorted(iter(sorted(key.hex().encode() for key in keys)))
     assert caught.value.code is errors.ENTRY_COLLIDES
+
+
+@given(
+    st.sets(
+        st.tuples(
+            st.lists(st.sampled_from([b"a", b"aa", b"a-", b"a0", b"b"]), min_size=1, max_size=3),
+            st.booleans(),
+        ).map(lambda pair: b"/".join(pair[0]) + b"/" * pair[1])
+    )
+)
+def test_h45_what_stands_in_a_files_place_is_found_whatever_stands_between(
+    keys: set[bytes],
+) -> None:
+    wrong = any(
+        other.startswith(key + b"/") for key in keys if not key.endswith(b"/") for other in keys
+    )
+    refused = False
+    try:
+        check_sorted(iter(sorted(key.hex().encode() for key in keys)))
+    except SpooldError as error:
+        refused = error.code is errors.ENTRY_COLLIDES
+    assert refused == wrong
+
+
+def test_paths_that_begin_alike_cost_no_more_than_others() -> None:
+    def seconds(chain: bool) -> float:
+        order, above = PathOrder(), b""
+        for _ in range(15):
+            for count in range(1, 250 if chain else 2):
+                order.add(above + b"y" * count, Kind.FILE, "test")
+            above += b"y" * 250 + b"/"
+        start = time.process_time()
+        for number in range(2_000):
+            order.add(above + b"z%07d" % number, Kind.FILE, "test")
+        return time.process_time() - start
+
+    usual = min(seconds(chain=False) for _ in range(3))
+    assert seconds(chain=True) < 20 * usual + 0.1
