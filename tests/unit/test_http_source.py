@@ -1,5 +1,6 @@
 """What the http source decides without a server: settings, addresses, links, pauses."""
 
+import time
 from datetime import UTC, datetime
 from email.utils import format_datetime
 from typing import Any
@@ -13,6 +14,7 @@ from spoold.errors import SpooldError
 from spoold.sources.http import HttpSource, HttpSpec
 from spoold.sources.http.addresses import Origin, followed, next_link, path_of
 from spoold.sources.http.credentials import scrubbed
+from spoold.sources.http.pages import line_of
 from spoold.sources.http.retrying import Backoff, content_range, retry_after, validator
 from spoold.sources.source import Gathering
 
@@ -238,3 +240,11 @@ def test_a_secret_and_its_parts_are_not_repeated() -> None:
     assert (
         scrubbed("a Bearer s3cret-token b s3cret-token", ["Bearer s3cret-token"]) == "a *** b ***"
     )
+
+
+def test_line_breaks_go_from_a_text_of_spaces_in_no_time() -> None:
+    spaces = " " * 200_000
+    expected = f'{{"a": "{spaces}","b": 1}}\n'.encode()
+    begun = time.process_time()
+    assert line_of(f'{{"a": "{spaces}", \n "b": 1}}') == expected
+    assert time.process_time() - begun < 2  # a minute where each space is tried

@@ -12,8 +12,9 @@ from json import JSONDecodeError, JSONDecoder
 from typing import Final, NoReturn
 
 _SPACE: Final = re.compile(r"[ \t\r\n]*")
-# JSON has no line break inside a string, so this is always between two parts.
-_BREAKS: Final = re.compile(r"[ \t]*[\r\n][ \t\r\n]*")
+# JSON has no line break inside a string, so this is always between two parts. A text of many spaces
+# is tried at the first of them only, not at each.
+_BREAKS: Final = re.compile(r"(?<![ \t])[ \t]*[\r\n][ \t\r\n]*")
 
 _SURROGATE: Final = re.compile("[\ud800-\udfff]")
 _MAX_CURSOR: Final = 2048  # each can be three as long in an address
