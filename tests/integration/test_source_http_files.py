@@ -24,6 +24,10 @@ DOWNLOAD = {
     "sha256": "{item.sha256}",
 }
 EACH = {"path": "/files", "download": DOWNLOAD}
+LONG_AGO = {
+    "Last-Modified": formatdate(1_600_000_000, usegmt=True),
+    "Date": formatdate(1_600_000_060, usegmt=True),
+}
 
 
 @pytest.fixture
@@ -149,6 +153,50 @@ def test_a_file_that_changed_meanwhile_is_never_mixed(
     assert error.code.name == "source-changed"
     assert error.transient
     assert error.at == "report-7.bin"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "code"),
+    [
+        ({"ETag": '"one"'}, {"ETag": '"two"'}, "source-changed"),
+        ({"ETag": '"one"'}, {"ETag": 'W/"one"'}, "source-changed"),
+        ({"ETag": '"one"'}, {"ETag": '"one"'}, None),
+        ({"ETag": "", **LONG_AGO}, {"Last-Modified": formatdate(1, usegmt=True)}, "source-changed"),
+        ({"ETag": "", **LONG_AGO}, LONG_AGO, None),
+        ({"ETag": "", **LONG_AGO}, {}, None),
+    ],
+)
+def test_a_rest_of_another_content_is_known_from_a_server_without_if_range(
+    api: Api, old: dict[str, str], new: dict[str, str], code: str | None
+) -> None:
+    def answer(exchange: Exchange) -> None:
+        if exchange.number == 0:
+            Broken(CONTENT, 110_000, **old)(exchange)
+        else:
+            about = {"Content-Range": "bytes 110000-299999/300000", "Content-Length": "190000"}
+            exchange.head(206, {**about, **new})
+            exchange.raw(CONTENT[110_000:])
+
+    api.answer = answer
+    if code is None:
+        assert fetch(api).files == {"report-7.bin": CONTENT}
+    else:
+        assert refused(api).code.name == code
+    assert [exchange.headers.get("range") for exchange in api.asked] == [None, "bytes=110000-"]
+
+
+def test_a_rest_that_does_not_say_of_what_is_not_taken(api: Api) -> None:
+    def answer(exchange: Exchange) -> None:
+        if exchange.number == 0:
+            Broken(CONTENT, 110_000)(exchange)
+        elif "range" in exchange.headers:
+            exchange.send(b"x" * 190_000, 206, Content_Range="bytes 110000-299999/300000")
+        else:
+            exchange.send(CONTENT)
+
+    api.answer = answer
+    assert fetch(api).files == {"report-7.bin": CONTENT}
+    assert len(api.asked) == 3
 
 
 @pytest.mark.parametrize(

@@ -150,6 +150,7 @@ class Download:
                     raise answer.invalid(f"a rest from {self._done} on was asked for, not this one")
                 if whole is not None and self.size not in {None, whole}:
                     raise self._changed(f"it had {self.size} bytes, now it has {whole}")
+                self._require_same(answer)
             case 416:
                 # All of a file of unknown length was there, but for the mark of its end.
                 if whole != self._done or self.size not in {None, whole}:
@@ -160,6 +161,17 @@ class Download:
             case _:
                 self._require_size(answer)
                 self._skip_known()
+
+    def _require_same(self, answer: Answer) -> None:
+        """Not every server that knows ranges knows If-Range: is it the same content's rest?"""
+        asked = self._validator or ""
+        tag, changed = answer.headers.get("etag"), answer.headers.get("last-modified")
+        found = tag if asked.startswith('"') else changed or asked  # a rest needs no Last-Modified
+        if found is None:  # it does need an ETag (RFC 9110, section 15.3.7)
+            self._validator = None
+            raise TryAgainError(f"{self._client.shown_path(answer.target)}: a rest without an ETag")
+        if found != asked:
+            raise self._changed(f"it was {asked}, now it is {self._client.shown(found[:100])}")
 
     def _skip_known(self) -> None:
         known, left = hashlib.sha256(), self._done
