@@ -299,6 +299,16 @@ def test_a_refused_key_is_told_without_it(api: Api, tmp_path: Path, status: int)
     assert error.message.endswith("not with ***, nor ***")
 
 
+def test_a_long_key_is_not_told_by_half(api: Api, tmp_path: Path) -> None:
+    path = secret(tmp_path, b"Bearer s3cret" + b"-token" * 400)
+    api.answer = lambda exchange: exchange.send(
+        f"not with {exchange.headers['authorization']}, nor <{'x' * 9999}>", 401
+    )
+    error = refused(api.base, secret_headers={"Authorization": path})
+    assert "not with ***, nor <xxx" in error.message
+    assert len(error.message) < 400
+
+
 @pytest.mark.parametrize("location", ["http://elsewhere.example/s3cret-token", "/s3cret-token/"])
 def test_a_key_in_a_redirect_is_not_shown(api: Api, tmp_path: Path, location: str) -> None:
     path = secret(tmp_path, b"Bearer s3cret-token\n")
@@ -311,6 +321,22 @@ def test_a_key_in_a_redirect_is_not_shown(api: Api, tmp_path: Path, location: st
     assert error.code.name in {"api-redirect", "api-refused"}
     assert "***" in error.message
     assert "s3cret" not in error.message
+
+
+@pytest.mark.parametrize(
+    "location",
+    [
+        "https://storage.example/key?X-Amz-Signature=s3cret",
+        "https://storage.example/key#access_token=s3cret",
+        "https://user:s3cret@storage.example/key",
+        "//s3cret@storage.example/key?to=a@b",
+    ],
+)
+def test_what_another_place_should_know_alone_is_not_shown(api: Api, location: str) -> None:
+    api.answer = lambda exchange: exchange.send("", 302, Location=location)
+    error = refused(api.base)
+    assert error.code.name == "api-redirect"
+    assert "//storage.example/key, which is not on" in error.message
 
 
 def test_a_refused_key_is_no_matter_of_one_file(api: Api) -> None:

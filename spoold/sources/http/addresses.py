@@ -18,6 +18,8 @@ from spoold.errors import SpooldError
 _PLACEHOLDER: Final = re.compile(r"\{([A-Za-z_][A-Za-z0-9_.-]*)\}")
 _PORTS: Final = {"http": 80, "https": 443}
 _MAX_TARGET: Final = 8192
+_SHOWN: Final = 200
+_USER: Final = re.compile(r"//[^/]*@")
 # What RFC 3986 lets stand in a path and query; everything else of a link is escaped.
 _AS_IT_IS: Final = "%/?:@!$&'()*+,;=-._~[]"
 _NEXT: Final = re.compile(r'<([^<>]*)>((?:[^,"<]|"(?:[^"\\]|\\.)*")*)')
@@ -101,10 +103,13 @@ def require_address(base: str, endpoint: EndpointSettings, values: Mapping[str, 
     target_of(path_of(base, endpoint.path, values), query_of(endpoint.query, values, {}))
 
 
-def followed(origin: Origin, target: str, link: str) -> str:
+def followed(
+    origin: Origin, target: str, link: str, shown: Callable[[str], str] = canonical.text
+) -> str:
     """The target that a link or a redirect leads to, seen from `target`.
 
-    Raises api-redirect where it leads to another scheme, host or port.
+    Raises api-redirect where it leads to another scheme, host or port; what `shown` makes of the
+    link is in its message.
     """
     try:
         parts = urlsplit(urljoin(f"{origin}{target}", link))
@@ -112,10 +117,12 @@ def followed(origin: Origin, target: str, link: str) -> str:
     except ValueError:
         parts, there = urlsplit(""), None
     if there != origin or "@" in parts.netloc:
-        shown = canonical.text(link[:200])
+        # A user, a query and a fragment hold what only the other place should know: a signature.
+        place = _USER.sub("//", re.split("[?#]", link, maxsplit=1)[0])
         raise SpooldError(
             errors.API_REDIRECT,
-            f"{target.partition('?')[0]} leads to {shown}, which is not on {origin}",
+            f"{shown(target.partition('?')[0])} leads to {shown(place)[:_SHOWN]}, which is not on "
+            f"{origin}",
         )
     path = quote(parts.path or "/", safe=_AS_IT_IS)
     query = quote(parts.query, safe=_AS_IT_IS)

@@ -25,7 +25,7 @@ from spoold.sources.http.wire import Backend, Clock, Stream
 
 _MAX_REDIRECTS: Final = 5
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
-_EXCERPT_BYTES: Final = 600
+_EXCERPT_BYTES: Final = 64 * 1024  # more than is shown: half a secret would not be known as one
 _EXCERPT: Final = 200
 _KEY_HINT: Final = (
     "see secret_headers or client_certificate in [apis]: the API takes another key, or this one "
@@ -225,10 +225,7 @@ class ApiClient:
 
     def follow(self, target: str, link: str) -> str:
         """The target that a link leads to, see `addresses.followed`."""
-        try:
-            return followed(self.origin, target, link)
-        except SpooldError as error:
-            raise SpooldError(error.code, self.shown(error.message)) from None
+        return followed(self.origin, target, link, self.shown)
 
     @contextmanager
     def trouble(self, target: str) -> Iterator[None]:
