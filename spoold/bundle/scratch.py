@@ -51,6 +51,7 @@ class LineFile:
         file = tempfile.SpooledTemporaryFile(_LINES_IN_MEMORY_BYTES, dir=where)  # noqa: SIM115
         self._file = cast(BinaryIO, file)
         self._waiting: list[bytes] = []
+        self._held = 0
         self._hash = hashlib.sha256()
         self.count = 0
         self.bytes = 0
@@ -60,7 +61,8 @@ class LineFile:
         self.count += count
         self.bytes += len(lines)
         self._waiting.append(lines)
-        if len(self._waiting) >= _BATCH_LINES:
+        self._held += len(lines)
+        if len(self._waiting) >= _BATCH_LINES or self._held >= _LINES_IN_MEMORY_BYTES:
             self._flush()
 
     def sha256(self) -> str:
@@ -86,6 +88,7 @@ class LineFile:
     def _flush(self) -> None:
         block = b"".join(self._waiting)
         self._waiting.clear()
+        self._held = 0
         self._hash.update(block)
         with disk_errors():
             self._file.write(block)
