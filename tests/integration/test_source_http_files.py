@@ -392,17 +392,20 @@ def test_a_name_that_is_none_is_refused_before_anything_is_fetched(api: Api, nam
 
 
 def test_twins_are_an_error_that_names_both(api: Api) -> None:
-    shelf(api, [item("same", b"", number) for number in (3, 5)], {3: b"", 5: b""})
+    items = [item("first", b"", 1), *(item("same", b"", number) for number in (3, 5))]
+    shelf(api, items, {1: b"", 3: b"", 5: b""})
     with pytest.raises(SpooldError) as caught:
         gather(settings(api.base), EACH)
     assert caught.value.code.name == "api-answer-invalid"
+    assert api.targets == ["/files"]
     assert "/files/3/content and /files/5/content" in caught.value.message
 
 
 def test_a_file_that_is_called_as_the_lines_is_refused(api: Api) -> None:
-    shelf(api, [item("events.jsonl", b"", 1)], {1: b""})
+    shelf(api, [item("a", b"", 0), item("events.jsonl", b"", 1)], {0: b"", 1: b""})
     with pytest.raises(SpooldError) as caught:
         gather(settings(api.base), EACH)
+    assert api.targets == ["/files"]
     assert "events.jsonl" in caught.value.message
 
 

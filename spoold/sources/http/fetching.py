@@ -74,9 +74,8 @@ class Fetch:
             lines_wait = True
             for file in files:
                 path = self._path(file.name)
-                if lines_wait and path >= self._lines_path:
+                if lines_wait and path > self._lines_path:
                     lines_wait = False
-                    self._require_other(path, file)
                     yield self._lines(files.lines.reopened(), files.lines.bytes)
                 entry = self._item_file(client, file, path, on_problem)
                 if entry is not None:
@@ -87,20 +86,23 @@ class Fetch:
     def _read_list(self, client: ApiClient, download: DownloadSettings, files: ItemFiles) -> None:
         for item in self._listing(client).items():
             try:
-                files.add(item, file_of(item, download, self._api.base, self._values))
+                file = file_of(item, download, self._api.base, self._values)
             except NoPageError as error:
                 what = client.shown(str(error))
                 raise SpooldError(
                     errors.API_ANSWER_INVALID, f"{self._endpoint.path}: {what}"
                 ) from error
+            self._require_other(file)
+            files.add(item, file)
+        files.sort()
         if files.unchecked:
             self.warnings.append(
                 f"{self._label}: {files.unchecked} of {files.lines.count} items give no SHA-256: "
                 "their files were compared with nothing"
             )
 
-    def _require_other(self, path: bytes, file: ItemFile) -> None:
-        if path == self._lines_path:
+    def _require_other(self, file: ItemFile) -> None:
+        if self._path(file.name) == self._lines_path:
             raise SpooldError(
                 errors.API_ANSWER_INVALID,
                 f"an item's file is called {canonical.text(file.name)}, as all items' lines are",

@@ -65,7 +65,7 @@ class ItemFiles:
 
     def __init__(self, scratch: Path | None) -> None:
         self.lines = LineFile(scratch)
-        self._sorter = LineSorter(scratch)
+        self._sorter, self._sorted = LineSorter(scratch), LineFile(scratch)
         self.unchecked = 0
         """How many items give no SHA-256."""
 
@@ -80,14 +80,14 @@ class ItemFiles:
         """Give the disk space back."""
         self.lines.close()
         self._sorter.close()
+        self._sorted.close()
 
-    def __iter__(self) -> Iterator[ItemFile]:
-        """The files by the bytes of their names; once. Raises api-answer-invalid for twins."""
+    def sort(self) -> None:
+        """After the last item. Raises api-answer-invalid for twins."""
         last: ItemFile | None = None
         with closing(self._sorter):
             for line in self._sorter:
-                name, _, rest = line.partition(b"\0")
-                file = ItemFile(name.decode(), *json.loads(rest))
+                file = _read(line)
                 if last is not None and last.name == file.name:
                     raise SpooldError(
                         errors.API_ANSWER_INVALID,
@@ -96,8 +96,17 @@ class ItemFiles:
                         hint="put what tells them apart into download.name: "
                         '"{item.id}-{item.name}"',
                     )
-                yield file
+                self._sorted.append(line + b"\n")
                 last = file
+
+    def __iter__(self) -> Iterator[ItemFile]:
+        """The files by the bytes of their names, once they are sorted."""
+        return map(_read, self._sorted)
+
+
+def _read(line: bytes) -> ItemFile:
+    name, _, rest = line.partition(b"\0")
+    return ItemFile(name.decode(), *json.loads(rest))
 
 
 def file_of(
