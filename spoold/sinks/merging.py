@@ -75,7 +75,10 @@ class Merging:
                 self._refuse_conflict(conflicting)
             conflicts = self._conflicts(self._list)
             if on_conflict == "update":
-                updated, conflicting = self._whole(self._update), 0
+                updated = self._whole(self._update)
+                if updated < conflicting:
+                    self._require_updated(updated)
+                conflicting = 0
         self._check_constraints()
         skipped = self._staging.rows - inserted - updated - conflicting
         listed: list[Json] = [
@@ -193,13 +196,34 @@ class Merging:
         assert row is not None
         conflicting, missing = row
         if missing:
-            raise SpooldError(
-                errors.SINK_REFUSED,
-                f"{missing:,} rows are not in {self._target.title} though nothing has refused them",
-                hint="nothing was merged: a trigger or rule sends them elsewhere, or row level "
-                "security hides them from this user",
-            )
+            raise self._lost(missing, "not in")
         return int(conflicting)
+
+    def _require_updated(self, updated: int) -> None:
+        """Refuse all where a row is as it was; several lines of the bundle may be one row."""
+        row = self._connection.execute(
+            sql.SQL(
+                "select count(*) from (select distinct t.tableoid, t.ctid from {conflicts} c"
+                " join {staging} s using ({line}) join {target} t on {same_key}) as standing"
+            ).format(
+                conflicts=_CONFLICTS,
+                staging=TABLE,
+                line=LINE,
+                target=self._target.itself,
+                same_key=self._same_key(),
+            )
+        ).fetchone()
+        assert row is not None
+        if updated < row[0]:
+            raise self._lost(row[0] - updated, "not updated in")
+
+    def _lost(self, count: int, where: str) -> SpooldError:
+        return SpooldError(
+            errors.SINK_REFUSED,
+            f"{count:,} rows are {where} {self._target.title} though nothing has refused them",
+            hint="nothing was merged: a trigger or rule sends them elsewhere, or row level "
+            "security hides them from this user",
+        )
 
     def _refuse_contradictions(self) -> None:
         """Refuse a bundle that has two contents under one key."""

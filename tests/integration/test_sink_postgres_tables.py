@@ -5,6 +5,7 @@ import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
@@ -171,6 +172,18 @@ def test_rows_that_a_trigger_takes_away_refuse_all(place: Place) -> None:
     assert error.message.startswith("1 rows are not in ")
 
 
+def test_rows_that_an_update_leaves_as_they_were_refuse_all(place: Place) -> None:
+    place.run("insert into alert values (1, 'other'), (2, 'other')")
+    place.write("a.jsonl", lines(alert(1), alert(2), alert(2), alert(3)))
+    place.run(TRIGGER.format(place.schema, "return null;", "before update"))
+    error = place.refusal(on_conflict="update")
+    assert error.code.name == "sink-refused"
+    assert error.message.startswith("2 rows are not updated in ")
+    place.run("drop trigger act on alert")
+    rows: Any = place.merge(on_conflict="update")["rows"]
+    assert rows == {"inserted": 1, "updated": 2, "skipped": 1, "conflicting": 0}
+
+
 def test_rows_that_refer_to_later_ones_are_merged(place: Place) -> None:
     place.run("create table tree (id int primary key, above int references tree)")
     place.write("a.jsonl", lines({"id": 1, "above": 2}, {"id": 2, "above": None}))
@@ -241,6 +254,11 @@ def test_rows_that_row_level_security_refuses_or_hides(place: Place, user: str) 
     assert error.message.startswith("a.jsonl, line 2: ")
     place.write("a.jsonl", lines(alert(1)))
     assert place.refusal(conninfo=user).code.name == "sink-refused"
+    place.run(f"grant update on alert to {name}")
+    place.run("create policy high on alert for update using (id > 2)")
+    place.write("a.jsonl", lines(alert(2, host="other"), alert(3, host="other")))
+    error = place.refusal(conninfo=user, on_conflict="update")
+    assert error.message.startswith("1 rows are not updated in ")
 
 
 def test_a_server_that_is_away_is_tried_again(place: Place) -> None:
