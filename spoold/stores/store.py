@@ -111,6 +111,9 @@ class Store:
                 fits = not begin and answer.headers.get("content-length") == str(end)
             if not fits:
                 raise self.client.invalid(f"it sends other bytes of {self.shown(key)} than asked")
+            # Not every store that speaks S3 knows If-Match.
+            if etag and answer.headers.get("etag", etag).strip('"') != etag.strip('"'):
+                raise changed(self.shown(key), "it was replaced while it was read")
         except BaseException:
             answer.close()
             raise

@@ -1,4 +1,6 @@
-"""A store whose listing never ends, though it lists nothing more, or whose objects have no size."""
+"""A store whose listing never ends, though it lists nothing more; whose objects have no size; or
+which does not know `If-Match`.
+"""
 
 import itertools
 import threading
@@ -34,6 +36,15 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         token = next(self.server.tokens)
+        if "Range" in self.headers:
+            self.send_response(206)
+            self.send_header("Content-Range", f"{self.headers['Range'].replace('=', ' ')}/2")
+            self.send_header("Content-Length", "1")
+            if token:
+                self.send_header("ETag", token)
+            self.end_headers()
+            self.wfile.write(b"x")
+            return
         body = (
             "<ListBucketResult><IsTruncated>true</IsTruncated>"
             f"<NextContinuationToken>{token}</NextContinuationToken></ListBucketResult>"
@@ -70,6 +81,16 @@ def test_an_object_without_a_size_is_refused(server: Endless, tmp_path: Path, si
     with store(server, tmp_path) as found, pytest.raises(SpooldError) as caught:
         found.look(b"a")
     assert caught.value.code is errors.STORE_ANSWER
+
+
+def test_a_store_that_ignores_if_match_mixes_no_versions(server: Endless, tmp_path: Path) -> None:
+    server.tokens = iter(['"one"', "one", "", '"two"'])
+    with store(server, tmp_path) as found:
+        for begin in (0, 1, 1):
+            found.open(b"a", '"one"', begin, begin + 1).close()
+        with pytest.raises(SpooldError) as caught:
+            found.open(b"a", '"one"', 1, 2)
+    assert caught.value.code is errors.SOURCE_CHANGED
 
 
 def store(server: Endless, tmp_path: Path) -> Store:
