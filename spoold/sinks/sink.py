@@ -10,12 +10,12 @@ A kind of sink is a class under an entry point of the group `spoold.sinks`, name
 import functools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Final, Protocol
 
 from pydantic import Field
 
+from spoold import plugins
 from spoold.bundle.entry import Entry
 from spoold.canonical import Document
 from spoold.connections import Connections
@@ -96,8 +96,8 @@ class SinkKind(Protocol):
 
 @functools.cache
 def kinds() -> dict[str, SinkKind]:
-    """Every installed kind by its name."""
-    return {point.name: point.load() for point in entry_points(group=GROUP)}
+    """Every installed kind by its name. Raises config-invalid."""
+    return plugins.load(GROUP, "Settings")
 
 
 def open_sink(settings: SinkSettings, connections: Connections) -> Sink:

@@ -8,13 +8,12 @@ import functools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, ClassVar, Final, Protocol, TypeVar, cast
 
 from pydantic import BaseModel, ConfigDict
 
-from spoold import canonical
+from spoold import canonical, plugins
 from spoold.bundle.entry import SourceEntry
 from spoold.connections import Connections
 from spoold.errors import SpooldError
@@ -106,8 +105,8 @@ class SourceKind(Protocol):
 
 @functools.cache
 def kinds() -> dict[str, SourceKind]:
-    """Every installed kind by its name."""
-    return {point.name: point.load() for point in entry_points(group=GROUP)}
+    """Every installed kind by its name. Raises config-invalid."""
+    return plugins.load(GROUP, "Spec")
 
 
 def open_source(spec: SourceSpec, gathering: Gathering, label: str) -> Source:

@@ -265,6 +265,33 @@ def test_an_installed_kind_of_ones_own_is_used_by_a_request(tmp_path: Path) -> N
     assert done.returncode == 4, "without the package there is no such kind"
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("mailbox", "spoold_nothing:Kind", "the kind mailbox of the package spoold-mailbox"),
+        ("mailbox", "spoold_mailbox:Missing", "has no attribute 'Missing'"),
+        ("mailbox", "spoold_mailbox:mbox", "is no class with a model `Spec`"),
+        ("files", "spoold_mailbox:MailboxSource", "has a kind of that name, too"),
+    ],
+)
+def test_a_package_that_cannot_be_used_is_named(
+    tmp_path: Path, name: str, value: str, said: str
+) -> None:
+    installed, spool = tmp_path / "installed", tmp_path / "spool"
+    install(installed)
+    (points,) = installed.glob("*.dist-info/entry_points.txt")
+    points.write_text(f"[spoold.sources]\n{name} = {value}\n")
+    spoold("init", spool, "--site", "site-a", "--algorithm", "ed25519")
+    environment = {"PYTHONPATH": os.pathsep.join([str(installed), str(TOP)])}
+    request = TOP / "spool-layout" / "examples" / "request-demo.json"
+    for command in (["check", request, "--spool", spool], ["run", "--once", spool]):
+        done = spoold(*command, check=False, environment=environment)
+        assert done.returncode == 78
+        assert said in done.stderr
+        assert "spoold-mailbox" in done.stderr
+        assert "Traceback" not in done.stderr
+
+
 def install(folder: Path) -> None:
     """Put the example where Python finds it, with what pip would write about it."""
     project = tomllib.loads((EXAMPLE / "pyproject.toml").read_text())["project"]
