@@ -50,9 +50,20 @@ def be_subreaper(*, on: bool) -> None:
     _prctl(_PR_SET_CHILD_SUBREAPER, int(on), 0, 0, 0)
 
 
-def children_of(ancestor: int) -> list[int]:
-    """The living children of a process."""
-    return _families().get(ancestor, [])
+def children_of(process: int) -> list[int]:
+    """The children of a process, the dead ones that nobody has waited for among them.
+
+    Where there are none this is one look at all, which nothing slips through: proc(5),
+    /proc/<pid>/task/<tid>/children.
+    """
+    found: list[int] = []
+    try:
+        for thread in os.listdir(f"/proc/{process}/task"):
+            with open(f"/proc/{process}/task/{thread}/children", "rb", buffering=0) as file:
+                found += map(int, file.readall().split())
+    except FileNotFoundError:  # a kernel without it, or a thread that has ended
+        return _families().get(process, [])
+    return found
 
 
 def descendants(*ancestors: int) -> list[int]:
@@ -67,24 +78,31 @@ def descendants(*ancestors: int) -> list[int]:
     return found
 
 
-def kill_all(ancestor: int, spared: frozenset[int] = frozenset()) -> bool:
-    """Kill whatever is below a process but some of its children; False where something stays."""
+def kill_all(spared: frozenset[int] = frozenset()) -> bool:
+    """Kill whatever is below this process but some of its children; False where something stays.
+
+    Only children need be killed: whose parent ends becomes one. What forks and ends at once must be
+    met in its instant, so nothing is done between finding and killing, and no pause made while
+    there are new ones.
+    """
     deadline = time.monotonic() + _KILL_SECONDS
     met: set[int] = set()
-    while True:
-        first = [child for child in children_of(ancestor) if child not in spared]
-        left = [*first, *descendants(*first)]
-        if not left or time.monotonic() > deadline:
-            break
-        met.update(first)
-        for process in left:
+    while left := {child for child in children_of(os.getpid()) if child not in spared}:
+        for child in left:
             with suppress(ProcessLookupError, PermissionError):
-                os.kill(process, signal.SIGKILL)
-        time.sleep(_PAUSE_SECONDS)
-    for process in met:
-        with suppress(ChildProcessError):
-            os.waitpid(process, os.WNOHANG)
-    return not left
+                # A whole group at once: what one of them is starting just now does not start then.
+                # In a session of the tool's own there is nobody else.
+                if os.getsid(child) != os.getsid(0):
+                    os.killpg(os.getpgid(child), signal.SIGKILL)
+                os.kill(child, signal.SIGKILL)
+            with suppress(ChildProcessError):
+                os.waitpid(child, os.WNOHANG)
+        if time.monotonic() > deadline:
+            return False
+        if left <= met:
+            time.sleep(_PAUSE_SECONDS)
+        met |= left
+    return True
 
 
 def _families() -> dict[int, list[int]]:
@@ -193,10 +211,9 @@ class _Tool:
     def end(self) -> tuple[int, float]:
         """Kill all that is left; the exit status as `waitstatus_to_exitcode`, and CPU seconds."""
         self.signal(signal.SIGKILL)  # at once: nothing in it can start more meanwhile
-        kill_all(os.getpid(), frozenset({self._process}))
         _, status, usage = os.wait4(self._process, 0)
-        kill_all(os.getpid())
-        while self.read():
+        gone = kill_all()
+        while gone and self.read():
             pass
         return os.waitstatus_to_exitcode(status), usage.ru_utime + usage.ru_stime
 
@@ -342,6 +359,8 @@ def main() -> None:
     with suppress(BrokenPipeError):
         sys.stdout.write(json.dumps(answer) + "\n")
         sys.stdout.flush()
+    if children_of(os.getpid()):
+        sys.exit(1)  # they are the worker's then
 
 
 if __name__ == "__main__":

@@ -234,7 +234,7 @@ def _end(process: subprocess.Popen[bytes], before: frozenset[int]) -> None:
         process.wait()
     process.stdout.close()
     if process.returncode != 0:
-        keeper.kill_all(os.getpid(), before)
+        keeper.kill_all(before)
 
 
 def _limits(limits: Limits, uid: int) -> dict[str, int]:

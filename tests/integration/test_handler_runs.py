@@ -344,6 +344,35 @@ def test_what_a_tool_leaves_running_does_not_outlive_it(tmp_path: Path) -> None:
     assert not any(map(alive, started(pids, 1)))
 
 
+@pytest.mark.parametrize("hop", ["os.setsid()", "pass"])
+def test_what_a_tool_leaves_running_is_ended_however_fast_it_forks(
+    tmp_path: Path, hop: str
+) -> None:
+    """Each lives for an instant: looked for, it has another number already."""
+    os.mkfifo(tmp_path / "held")
+    held = os.open(tmp_path / "held", os.O_RDONLY | os.O_NONBLOCK)
+    tool = python(
+        f"""
+        os.open(rest[0], os.O_WRONLY)
+        if os.fork():
+            time.sleep(0.1)
+            os._exit(0)
+        os.setsid()
+        end = time.monotonic() + 10
+        while time.monotonic() < end:
+            if os.fork():
+                os._exit(0)
+            {hop}
+        """,
+        str(tmp_path / "held"),
+    )
+    try:
+        assert Run(tmp_path, tool).act().result["exit_status"] == 0
+        assert os.read(held, 1) == b""  # nobody has it open: else there would be no end yet
+    finally:
+        os.close(held)
+
+
 def test_a_tool_is_ended_when_the_attempt_may_not_go_on(tmp_path: Path) -> None:
     pids = tmp_path / "pids"
 
