@@ -10,6 +10,7 @@ the tool did elsewhere is its own affair: it may be run again.
 import hashlib
 import os
 import signal
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -56,7 +57,10 @@ def run(context: Context) -> Outcome:
     command = _command(context, handler, file, out)
     context.report(Progress(NAME))
     log = context.scratch / LOG_FILE
-    ended = process.run(handler, command, Place(temporary, log), context.check)
+    try:
+        ended = process.run(handler, command, Place(temporary, log), context.check)
+    finally:
+        _put_in_order(context.scratch, place)
     _let_read(log, context.droppers)
     told = _told(handler, ended)
     _require_success(handler, ended, told)
@@ -151,6 +155,16 @@ def _document(handler: Handler, content: bytes) -> object:
     if handler.mode is Mode.STRUCTURED and not isinstance(document, dict):
         raise SpooldError(errors.DROP_NOT_JSON, "it is no object")
     return document
+
+
+def _put_in_order(scratch: Path, place: Path) -> None:
+    """Undo what a tool of our own user has done around its place: an answer needs that room."""
+    with suppress(FileNotFoundError):  # gone altogether
+        for folder in (scratch, place):
+            folder.chmod(0o700)
+        for name in os.listdir(scratch):
+            if name not in {place.name, LOG_FILE}:
+                remove_tree(scratch / name)
 
 
 def _let_read(log: Path, group: int | None) -> None:

@@ -163,6 +163,8 @@ def run(
         shown = os.fsdecode(said.encode("utf-8", "surrogateescape"))
         if number == errno.E2BIG:
             raise SpooldError(errors.HANDLER_ARGUMENT, "the arguments are too long together")
+        if number == errno.ENOENT and shown.startswith(program) and os.path.exists(program):
+            shown = f"{program}: the interpreter that its first line or its header names is missing"
         raise SpooldError(errors.HANDLER_NOT_STARTED, shown)
     ended = answer["ended"]
     assert ended is not None

@@ -132,6 +132,9 @@ class Attempt:
         except _AnsweredError as answered:
             return self._ready(scratch, answered.ending)
         except SpooldError as error:
+            if not scratch.exists():  # a handler's tool has removed it: the answer needs one
+                scratch.mkdir(mode=0o700)
+                self._require_held(scratch)
             return self._fail(scratch, error)
         points.reached("act")
         ending = Ending(State.SUCCEEDED, outcome.result, None, outcome.warnings)

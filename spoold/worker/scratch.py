@@ -210,6 +210,10 @@ def discard(tree: Spool, scratch: Scratch) -> None:
 
 def _to_trash(tree: Spool, path: Path) -> Path:
     trash = tree.folder(Folder.TRASH) / f"{path.name}.{uuid.uuid4().hex[:12]}"
-    spool.rename_new(path, trash)
+    try:
+        spool.rename_new(path, trash)
+    except PermissionError:  # moving a folder writes to it, and a handler's tool may have closed it
+        path.chmod(0o700)
+        spool.rename_new(path, trash)
     points.reached("trash")
     return trash

@@ -28,6 +28,14 @@ pattern = "again-*.txt"
 command = ["/bin/sh", "-c", "echo attempt; exit 75"]
 max_attempts = 2
 
+[[handlers]]
+pattern = "vandal-*.txt"
+command = ["/bin/sh", "-c", '''
+  cd "$1/../.."; mkdir status
+  case "$2" in *gone*) rm -rf "$PWD" ;; esac
+  exit 75''', "-", "{out}", "{name}"]
+max_attempts = 2
+
 [retry]
 base_seconds = 0.1
 cap_seconds = 0.1
@@ -179,6 +187,15 @@ def processes(marker: str) -> list[int]:
         except OSError:
             continue
     return found
+
+
+@pytest.mark.parametrize("drop", ["vandal-gone.txt", "vandal-status.txt"])
+def test_a_tool_that_destroys_its_scratch_has_an_answer_all_the_same(site: Site, drop: str) -> None:
+    site.drop(drop, "x")
+    status = site.final(drop)
+    assert (status["state"], status["error"]["code"]) == ("failed", "handler-failed")
+    assert status["attempt"] == 2
+    site.verified(drop)
 
 
 @pytest.mark.parametrize("how", ["cancel", pytest.param("kill", marks=pytest.mark.nightly)])

@@ -22,6 +22,7 @@ from spoold.handlers.results import collect
 from spoold.sinks.remove import remove_tree
 from spoold.spool import Folder, Spool, faults
 from tests.conftest import wait_until
+from tests.integration.inboxes import powerless
 from tests.tools import Run, alive, handler, python, root
 
 WORKERS_LIMITS = (resource.RLIMIT_DATA, resource.RLIMIT_CPU)
@@ -259,6 +260,16 @@ def test_a_program_of_no_known_kind_is_not_started(tmp_path: Path) -> None:
         Run(tmp_path, handler(str(tool))).act()
     assert caught.value.code is errors.HANDLER_NOT_STARTED
     assert "Exec format error" in caught.value.message
+
+
+def test_a_script_whose_interpreter_is_missing_is_told_from_one_that_is(tmp_path: Path) -> None:
+    tool = tmp_path / "porch"
+    tool.write_text("#!/no/such/interpreter\n")
+    tool.chmod(0o755)
+    with pytest.raises(SpooldError) as caught:
+        Run(tmp_path, handler(str(tool))).act()
+    assert caught.value.code is errors.HANDLER_NOT_STARTED
+    assert "the interpreter" in caught.value.message
 
 
 # What `code` starts writes the ids of its processes to the file named: nothing of them may stay.
@@ -705,6 +716,25 @@ def test_a_tool_that_replaces_its_folder_is_refused_and_nothing_followed(
     assert not error.transient
     modes = [stat.S_IMODE(path.stat().st_mode) for path in (victim, victim / "below")]
     assert modes == [0o755, 0o755]
+
+
+def test_what_a_tool_does_around_its_folder_is_undone(tmp_path: Path) -> None:
+    """Where it stayed, the answer could not be written, and the tool was run for ever."""
+    tool = python(
+        """
+        open(out + "/x", "w").close()
+        place = os.path.dirname(out)
+        scratch = os.path.dirname(place)
+        for name in ("status", "status.tmp", "link", "result", "copy"):
+            os.makedirs(f"{scratch}/{name}/full")
+        for folder in (place, scratch):
+            os.chmod(folder, 0)
+        """
+    )
+    run = Run(tmp_path, tool)
+    with powerless():  # as a daemon that is no root's
+        assert run.act().result["files"] == ["x"]
+        assert sorted(os.listdir(run.scratch)) == ["log", "result"]
 
 
 def test_a_tool_that_replaces_its_log_has_none(tmp_path: Path) -> None:

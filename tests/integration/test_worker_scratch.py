@@ -13,6 +13,7 @@ from spoold.sinks.remove import remove_tree
 from spoold.spool import Folder, Spool
 from spoold.worker import scratch
 from spoold.worker.scratch import LeaseLostError
+from tests.integration.inboxes import powerless
 from tests.integration.queue_drops import drop, worker
 
 
@@ -42,6 +43,14 @@ def test_a_new_attempt_takes_the_old_ones_folder_away(spool: Spool, claims: list
     assert folders(spool) == {2: []}
     with pytest.raises(FileNotFoundError):
         (old / "result").rename(spool.folder(Folder.PROCESSED) / "result")
+
+
+def test_a_folder_that_a_tool_has_closed_goes_too(spool: Spool, claims: list[Claim]) -> None:
+    old = scratch.begin(spool, claims[0])
+    old.chmod(0)
+    with powerless():  # as a worker that is no root's
+        scratch.begin(spool, claims[1])
+    assert not old.exists()
 
 
 def test_e29_who_wakes_before_its_first_step_leaves_its_successor_alone(
