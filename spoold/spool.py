@@ -229,9 +229,11 @@ def faults(spool: Spool) -> Iterator[Fault]:
                 "is on a file system that can only be read",
                 "see the kernel's log for the reason, then mount -o remount,rw",
             )
-        elif not os.access(path, os.R_OK | os.W_OK | os.X_OK):
+        elif not os.access(path, os.R_OK | os.W_OK | os.X_OK, effective_ids=True):
             missing = True
-            yield Fault(path, "cannot be written by this user", "chown it to the daemon's user")
+            ours = status.st_uid == os.geteuid()
+            fix = f"chmod {node.mode:04o} {path}" if ours else "chown it to the daemon's user"
+            yield Fault(path, "cannot be written by this user", fix)
     if missing:
         return
     if file_system_of(spool.root).network:

@@ -7,6 +7,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from pathlib import Path
 
 from spoold import client, daemon_status, trust, trust_store, units
 from spoold.config import Config
@@ -75,14 +76,14 @@ def _configuration(config: Config) -> Iterator[Finding]:
     for warning in config.warnings:
         yield Finding(Level.WARN, "configuration", warning)
     for name, path in config.roots.items():
-        if not path.is_dir():
+        if not os.path.isdir(path) and not _is_closed(path):
             yield Finding(
                 Level.WARN,
                 f"root {name}",
                 f"{path} is no folder here, now",
                 "mount it or make it before requests name it, or correct [roots]",
             )
-        elif not os.access(path, os.R_OK | os.X_OK):
+        elif not os.access(path, os.R_OK | os.X_OK, effective_ids=True):
             yield Finding(
                 Level.WARN,
                 f"root {name}",
@@ -91,6 +92,17 @@ def _configuration(config: Config) -> Iterator[Finding]:
             )
         else:
             yield Finding(Level.OK, f"root {name}", str(path))
+
+
+def _is_closed(path: Path) -> bool:
+    """Whether this user cannot even know what is there."""
+    try:
+        path.stat()
+    except PermissionError:
+        return True
+    except OSError:
+        pass
+    return False
 
 
 def _handlers(config: Config) -> Iterator[Finding]:
@@ -143,17 +155,20 @@ def _key(config: Config) -> Iterator[Finding]:
 
 
 def _daemon(config: Config) -> Iterator[Finding]:
-    answer = client.read_daemon(config.spool)
-    if answer is None:
-        yield Finding(Level.OK, "daemon", "none has run yet")
-        return
+    path = config.spool.folder(Folder.STATUS) / daemon_status.NAME
+    answer = None
     try:
+        answer = client.read_daemon(config.spool)
+        if answer is None:
+            yield Finding(Level.OK, "daemon", "none has run yet")
+            return
         signer = trust.load_signer(config.signing_key, config.site)
         keys = trust_store.load_trust(config.spool, signer)
         document = keys.verify_document(answer.raw, daemon_status.TYPE, trust.Role.STATUS).document
     except SpooldError as error:
-        detail = f"{answer.path}: {error.message}"
-        fix = "remove the file, and find out who else writes to status/"
+        # Where it could not be read, the message names it.
+        detail = error.message if answer is None else f"{path}: {error.message}"
+        fix = "remove it, and find out who else writes to status/"
         yield Finding(Level.FAIL, "daemon", detail, fix)
         return
     state, since = document["state"], document["renewed_at"]

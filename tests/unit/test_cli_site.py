@@ -12,6 +12,7 @@ from click.testing import CliRunner, Result
 from spoold import trust
 from spoold.cli import COMMANDS, cli
 from spoold.spool import TREE, Spool
+from tests.integration.inboxes import powerless
 
 
 @pytest.fixture(autouse=True)
@@ -220,6 +221,37 @@ def test_doctor_tells_each_fault_with_its_fix_and_exits_1() -> None:
     failed = [check for check in document["checks"] if check["level"] == "fail"]
     assert {check["check"] for check in failed} == {"tree", "keys"}
     assert all(check["fix"] for check in failed)
+
+
+@pytest.mark.parametrize("content", [b"x", b"{}", None])
+def test_doctor_goes_on_where_the_daemons_own_status_is_none(content: bytes | None) -> None:
+    path = init().root / "status/.spoold.json"
+    if content is None:
+        path.mkdir()
+    else:
+        path.write_bytes(content)
+    document = json.loads(run("doctor", "spool", "--json", status=1).stdout)
+    checks = {check["check"]: check for check in document["checks"]}
+    assert checks["daemon"]["level"] == "fail"
+    assert ".spoold.json" in checks["daemon"]["detail"]
+    assert "remove it" in checks["daemon"]["fix"]
+    assert checks["space"]["level"] == "ok"  # the last one
+
+
+def test_doctor_says_which_folders_are_closed_to_it_and_goes_on(tmp_path: Path) -> None:
+    spool = init()
+    (tmp_path / "closed/root").mkdir(parents=True)
+    with (spool.root / "spoold.toml").open("a") as file:
+        file.write('[roots]\nevidence = "../closed/root"\n')
+    (spool.root / "failed").chmod(0)
+    (tmp_path / "closed").chmod(0)
+    with powerless():
+        document = json.loads(run("doctor", "spool", "--json", status=1).stdout)
+    (tmp_path / "closed").chmod(0o700)
+    checks = {check["check"]: check for check in document["checks"]}
+    assert checks["root evidence"]["detail"].endswith("closed/root cannot be read")
+    assert checks["tree"]["fix"] == f"chmod 0755 {spool.root}/failed"
+    assert checks["space"]["level"] == "ok"
 
 
 def test_doctor_tells_of_sinks_that_could_not_take_anything() -> None:
