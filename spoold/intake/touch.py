@@ -7,6 +7,7 @@ to watch: `watch` has that test.
 import errno
 import fcntl
 import os
+import secrets
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -28,7 +29,7 @@ class Touched:
 def touch(folder: bytes) -> Touched:
     """Try everything. Raises OSError where no file can be made at all."""
     ignore_lease_signal()
-    stem = os.path.join(folder, b".touch.%d" % os.getpid())
+    stem = os.path.join(folder, b".touch.%s" % secrets.token_hex(8).encode())
     first, second = stem + b".1.tmp", stem + b".2.tmp"
     try:
         descriptor = os.open(first, os.O_RDONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)

@@ -11,9 +11,9 @@ nobody told of) `arm` says POLLING, and `why`.
 
 import enum
 import os
+import secrets
 import threading
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Final
 
 import structlog
@@ -61,7 +61,7 @@ class Watch:
     ) -> None:
         self._folder = folder
         self._file_system = file_system
-        self._touch = b".touch.%d.event.tmp" % os.getpid()
+        self._touch = b""
         self._touched = threading.Event()
         self._lock = threading.Lock()
         self._hints: dict[bytes, Hint] = {}
@@ -113,11 +113,12 @@ class Watch:
 
     def _tells(self) -> bool:
         """Whether an event comes of a file that we make; where we cannot make one, believe it."""
+        # A name that no dropper can take first: then nothing would be told of it.
+        self._touch = b".touch.%s.event.tmp" % secrets.token_hex(8).encode()
         path = os.path.join(self._folder, self._touch)
         self._touched.clear()
         try:
-            with suppress(FileExistsError):
-                os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+            os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
             os.unlink(path)
         except OSError:  # full, or read-only
             return True

@@ -201,6 +201,16 @@ def test_e07_where_inotify_is_used_up_the_inbox_is_polled_until_there_is_room(
     assert os.waitstatus_to_exitcode(status) == 0
 
 
+def test_no_dropper_can_take_the_name_that_events_are_tried_with(
+    spool: Spool, store: Store
+) -> None:
+    with opened(spool, store) as inbox:
+        # Once it was this one, and whoever took it had the inbox polled.
+        inbox.copy(f".touch.{os.getpid()}.event.tmp", b"")
+        inbox.scan()
+        assert inbox.intake.metrics.mode is WatchMode.EVENTS
+
+
 # --- lost events --------------------------------------------------------------------------------
 
 
