@@ -23,6 +23,7 @@ from spoold.queue.store import Store
 from spoold.spool import Spool
 from spoold.status import status_name
 from tests.conftest import wait_until
+from tests.integration.file_systems import BOTH
 from tests.integration.inboxes import SETTINGS, Inbox, opened, request
 
 
@@ -54,6 +55,7 @@ def reader(conninfo: str, spool: Spool) -> Iterator[Store]:
     store.database.close()
 
 
+@BOTH
 @pytest.mark.parametrize("how", ["copy", "move"])
 def test_e05_e06_a_burst_of_2000_files_is_taken_whole(
     spool: Spool, store: Store, reader: Store, how: str
@@ -72,6 +74,7 @@ def test_e05_e06_a_burst_of_2000_files_is_taken_whole(
     assert len(inbox.in_claimed()) == 2000
 
 
+@BOTH
 def test_e08_a_backlog_is_the_same_scan(inbox: Inbox) -> None:
     for number in range(600):
         inbox.copy(f"request-{number}.json")
@@ -128,6 +131,7 @@ inbox.scan()
 """
 
 
+@BOTH
 def test_e09_killed_between_claim_and_row_it_is_admitted_under_the_same_id(
     spool: Spool, conninfo: str, store: Store
 ) -> None:
@@ -166,6 +170,7 @@ def test_e09_killed_between_claim_and_row_it_is_admitted_under_the_same_id(
 _TAKER = _VICTIM.replace("inbox.scan()", "import threading; inbox.intake.run(threading.Event())")
 
 
+@BOTH
 def test_e09_killed_at_any_moment_each_drop_is_one_job(
     spool: Spool, conninfo: str, reader: Store, store: Store
 ) -> None:
@@ -224,6 +229,7 @@ def test_a_turn_that_stands_by_counts_and_is_dry(inbox: Inbox, spool: Spool, sto
         assert other.intake.metrics.scans == 1
 
 
+@BOTH
 def test_e11_of_two_intakes_one_stands_by_and_takes_over(
     inbox: Inbox, spool: Spool, conninfo: str, reader: Store
 ) -> None:
@@ -325,6 +331,7 @@ def test_e38_one_that_is_bad_among_99_good_ones(inbox: Inbox, conninfo: str) -> 
     assert sum(job.state is State.QUEUED for job in inbox.jobs()) == 97
 
 
+@BOTH
 def test_e12_a_name_that_became_busy_meanwhile_is_kept_and_taken_later(
     inbox: Inbox, conninfo: str
 ) -> None:
@@ -352,6 +359,7 @@ def test_e12_a_name_that_became_busy_meanwhile_is_kept_and_taken_later(
         assert (status["state"], status["job_id"]) == ("queued", str(job_id))
 
 
+@BOTH
 def test_e25_an_inbox_that_goes_and_comes_is_watched_again(inbox: Inbox, reader: Store) -> None:
     settings = replace(SETTINGS, rescan_seconds=3600.0)
     away = inbox.spool.root / "away"
@@ -369,6 +377,7 @@ def test_e25_an_inbox_that_goes_and_comes_is_watched_again(inbox: Inbox, reader:
         wait_until(lambda: reader.find_name(b"request-b.json") is not None)
 
 
+@BOTH
 def test_e27_e39_files_that_come_and_go_leave_no_lie(inbox: Inbox, reader: Store) -> None:
     """Drops removed at random moments: each is a job, or has no status at all."""
     names = [f"request-{number}.json" for number in range(300)]
@@ -387,6 +396,7 @@ def test_e27_e39_files_that_come_and_go_leave_no_lie(inbox: Inbox, reader: Store
     assert inbox.intake.metrics.errors == 0
 
 
+@BOTH
 def test_e36_writers_that_open_at_any_moment_do_no_harm(inbox: Inbox, reader: Store) -> None:
     """Files opened for writing again and again while they are looked at and claimed."""
     stop = threading.Event()
