@@ -89,9 +89,13 @@ class Answer:
 
 def check_name(name: bytes, handlers: Handlers = NO_HANDLERS) -> None:
     """Raise drop-name for a name that the intake would not take."""
-    kind = classify(name, handlers)
-    if kind in DROPS and len(name) <= os.pathconf("/", "PC_NAME_MAX"):
-        return
+    kind, most = classify(name, handlers), os.pathconf("/", "PC_NAME_MAX")
+    if kind in DROPS:
+        if len(name) <= most:
+            return
+        raise SpooldError(
+            errors.DROP_NAME, f"it has {len(name)} bytes, a name {most} at most", hint="shorten it"
+        )
     why = {
         NameKind.UNFINISHED: "it is the name of an unfinished upload",
         NameKind.RESERVED: "it could pass for another drop's answer",

@@ -53,7 +53,10 @@ def check(
     here = options.resolve_spool(option=spool_path)
     if handler := options.handlers_for(here, name).of_drop(name):
         return _check_handled(file, name, handler, as_json=as_json)
-    parsed = parse_request(read_request(file))
+    limit = _MAX_REQUEST_BYTES
+    if _is_open(here):
+        limit = options.load_config(here).intake.max_request_bytes
+    parsed = parse_request(read_request(file, limit))
     believed, required = _believed(keys, site, spool_path)
     unchecked = believed is None and bool(parsed.envelope.signatures)
     signer = None

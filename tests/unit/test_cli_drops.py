@@ -140,6 +140,12 @@ def test_submit_refuses_what_is_no_drop_before_copying_E35(  # noqa: N802
     assert os.listdir(spool.root / "inbox") == []
 
 
+def test_submit_says_that_a_name_is_too_long(spool: Spool) -> None:
+    name = f"request-{'x' * 255}.json"
+    assert "it has 268 bytes" in run("submit", request(), "--as", name, status=2).stderr
+    assert os.listdir(spool.root / "inbox") == []
+
+
 def test_submit_keeps_the_mode_where_the_daemon_is_the_same_user(spool: Spool) -> None:
     Path(request()).chmod(0o400)
     run("submit", "request-a.json")

@@ -135,6 +135,16 @@ def test_a_spool_is_asked_for_its_keys_and_whether_it_wants_a_signature() -> Non
     assert "signed by site-a" in run("check", "request-b.json").stdout
 
 
+def test_the_spool_says_how_large_a_request_may_be() -> None:
+    run("init", "spool", "--site", "site-a", "--algorithm", "ed25519")
+    with open("spool/spoold.toml", "a") as file:
+        file.write('\n[roots]\nevidence = "/srv/evidence"\n[intake]\nmax_request_bytes = "2MiB"\n')
+    Path("request-a.json").write_text(json.dumps(REQUEST) + " " * 1024**2)
+    run("check", "request-a.json")
+    Path("request-a.json").write_text(json.dumps(REQUEST) + " " * 2 * 1024**2)
+    assert "request-too-large" in run("check", "request-a.json", status=4).stderr
+
+
 def test_a_request_whose_time_has_passed_does_not_pass_the_check() -> None:
     late = {**REQUEST, "expires_at": "2001-01-01T00:00:00Z"}
     Path("request-a.json").write_text(json.dumps(late))
