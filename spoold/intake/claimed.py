@@ -83,7 +83,10 @@ def prepare(
             raise SpooldError(errors.DROP_SYMLINK)
         if claimed.error is not None:
             raise claimed.error
-        descriptor = _open(claimed.path)
+        try:
+            descriptor = _open(claimed.path)
+        except BlockingIOError:  # under a lease, which its holder is asked to give up
+            return Wait(Reason.WRITER_OPEN)
         try:
             return _prepare(descriptor, claimed, now, settings, models, leases=leases)
         finally:
@@ -97,6 +100,8 @@ def _open(path: bytes) -> int:
         return open_drop(path)
     except FileNotFoundError:
         raise GoneError from None
+    except BlockingIOError:
+        raise
     except OSError as error:
         raise SpooldError(
             errors.DROP_UNREADABLE, f"the daemon cannot read it: {error.strerror}"

@@ -104,6 +104,8 @@ def look(
         descriptor = open_drop(path)
     except FileNotFoundError:
         raise GoneError from None
+    except BlockingIOError:
+        return _leased(path, memory, now, settings)
     except OSError as error:
         return _unreadable(path, error, memory, now, settings)
     try:
@@ -129,10 +131,7 @@ def look(
         proven=proven,
         unchanged_seconds=now - memory.unchanged_since,
     )
-    verdict = decide(facts, settings)
-    if isinstance(verdict, Incomplete):
-        return Looked(Take(Method.SETTLED), error=SpooldError(errors.DROP_INCOMPLETE))
-    return Looked(verdict, reading)
+    return _looked(decide(facts, settings), reading)
 
 
 def remember(memory: Memory, fingerprint: Fingerprint, now: float) -> None:
@@ -188,6 +187,27 @@ def _prove(
     reading = interpret(content, models)
     refused = isinstance(reading.parsed, SpooldError) and reading.parsed.code in _GROWING
     return reading, not refused
+
+
+def _leased(path: bytes, memory: Memory, now: float, settings: IntakeSettings) -> Looked:
+    """Somebody has it to himself by a lease, as file servers do, and is asked to give that up."""
+    status = _status(path)
+    memory.owner = status.st_uid
+    remember(memory, Fingerprint.of(status), now)
+    facts = Facts(
+        moved=memory.moved,
+        empty=status.st_size == 0,
+        writer=Writer.OPEN,
+        proven=False,
+        unchanged_seconds=now - memory.unchanged_since,
+    )
+    return _looked(decide(facts, settings))
+
+
+def _looked(verdict: Verdict, reading: Reading | None = None) -> Looked:
+    if isinstance(verdict, Incomplete):
+        return Looked(Take(Method.SETTLED), error=SpooldError(errors.DROP_INCOMPLETE))
+    return Looked(verdict, reading)
 
 
 def _unreadable(

@@ -1,5 +1,6 @@
 """One drop of each kind: what becomes of it, in rows, files and statuses."""
 
+import fcntl
 import os
 import socket
 import subprocess
@@ -84,6 +85,18 @@ def test_e01_a_file_being_written_waits_and_says_so(inbox: Inbox) -> None:
     inbox.admitted()
     assert inbox.job("request-slow.json").drop_bytes == len(content)
     assert inbox.job("request-slow.json").intake["method"] == "no-writer"
+
+
+def test_e01_a_file_that_a_file_server_has_to_itself_is_waited_for(inbox: Inbox) -> None:
+    path = inbox.copy("request-a.json")
+    server = os.open(path, os.O_RDONLY)
+    fcntl.fcntl(server, fcntl.F_SETLEASE, fcntl.F_WRLCK)  # an oplock, to smbd
+    assert inbox.scan().claimed == 0
+    status = inbox.status("request-a.json")
+    assert status is not None
+    assert (status["state"], status["reason"]) == ("waiting", "writer-open")
+    os.close(server)
+    inbox.admitted()
 
 
 def test_e01_a_writer_is_still_seen_after_a_move(inbox: Inbox) -> None:

@@ -4,6 +4,7 @@ The intake runs in a process of its own that stops itself at a point of its work
 has other things to do stops it; the test changes what lies there, and wakes it.
 """
 
+import fcntl
 import os
 import signal
 import socket
@@ -170,3 +171,17 @@ def test_e01_a_writer_that_comes_between_look_and_claim_is_waited_for(
         writer.write(b"\n")
     inbox.admitted()
     assert inbox.job("request-a.json").drop_bytes == len(request()) + 2
+
+
+def test_e01_a_lease_taken_between_look_and_claim_is_waited_for(
+    inbox: Inbox, conninfo: str
+) -> None:
+    server = os.open(inbox.copy("request-a.json"), os.O_RDONLY)
+    with stopped_at(inbox, conninfo, "admit.a", held=1):
+        fcntl.fcntl(server, fcntl.F_SETLEASE, fcntl.F_WRLCK)
+    status = inbox.status("request-a.json")
+    assert status is not None
+    assert (status["state"], status["reason"]) == ("waiting", "writer-open")
+    os.close(server)
+    inbox.admitted()
+    assert inbox.job("request-a.json").state is State.QUEUED
