@@ -22,6 +22,7 @@ from spoold.spool import Folder, Spool
 from spoold.status import Host, claimed_name
 from spoold.worker import scratch
 from tests.conftest import wait_until
+from tests.integration.file_systems import BOTH
 from tests.integration.queue_drops import drop, worker
 
 HOST = Host("site-a", "host")
@@ -131,6 +132,7 @@ STEPS: tuple[Callable[[Dead], None], ...] = (
 )
 
 
+@BOTH
 @pytest.mark.parametrize("done", range(len(STEPS) + 1))
 def test_e10_publishing_goes_on_from_every_step(dead: Dead, done: int) -> None:
     for step in STEPS[:done]:
