@@ -70,7 +70,7 @@ class Observer:
         )
         scanning = "stands by for another daemon" if intake.standing_by else f"{age:.0f} s ago"
         return [
-            Check("database", not away, "cannot be reached" if away else "answers"),
+            Check("database", not away, "cannot be reached or written to" if away else "answers"),
             Check("spool", writable, why),
             Check(
                 "intake",
@@ -125,6 +125,7 @@ class Observer:
             # Twice: the connection of the last time may be one to a server that was restarted.
             for _ in range(2):
                 with suppress(SpooldError):
+                    self._store.require_writable()  # or nothing can go on, whatever it answers
                     return question()
         return None
 

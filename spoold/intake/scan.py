@@ -344,7 +344,7 @@ class Scanner:
         return not self._away
 
     def _reconcile(self, now: float, *, adopt_now: bool) -> bool:
-        self._store.busy_names([b"."])  # a name no drop can have: is the database there?
+        self._store.require_writable()
         self._admitter.reconcile(now, adopt_now=adopt_now)
         return True
 

@@ -14,6 +14,7 @@ from typing import Final, TypeVar
 import psycopg
 from psycopg.rows import TupleRow
 
+from spoold import errors
 from spoold.errors import SpooldError
 from spoold.postgres import connect, database_errors
 from spoold.postgres.connection import Connection
@@ -126,8 +127,24 @@ class Database:
         with self.transaction():
             return work()
 
+    def require_writable(self) -> None:
+        """Raise database-away where there is nobody but a standby, or nothing may be written."""
+        row = self.row("read_only")
+        if row is not None and row[0]:
+            self._hang_up()
+            raise SpooldError(errors.DATABASE_AWAY, "the database can only be read")
+
     def _execute(self, sql: bytes, parameters: Parameters | None) -> psycopg.Cursor[TupleRow]:
-        return self.connection.execute(sql, parameters)
+        try:
+            return self.connection.execute(sql, parameters)
+        except psycopg.errors.ReadOnlySqlTransaction:
+            self._hang_up()
+            raise
+
+    def _hang_up(self) -> None:
+        # A session keeps the default that it began with, and a new one may find the primary.
+        if self._connection is not None:
+            self._connection.close()
 
 
 _VICTIM: Final = (psycopg.errors.DeadlockDetected, psycopg.errors.SerializationFailure)

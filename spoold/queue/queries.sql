@@ -518,6 +518,10 @@ select exists (select from spoold.job where spool = %(spool)s and state = 'queue
 -- name: now
 select now();
 
+-- name: read_only
+-- So is every transaction on a standby.
+select current_setting('transaction_read_only') = 'on';
+
 -- name: ended_since
 select state, count(*) from spoold.job
 where spool = %(spool)s and finished_at >= %(moment)s group by state;

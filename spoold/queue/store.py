@@ -342,6 +342,10 @@ class Store:
         """How many jobs are not final."""
         return sum(entry.jobs for entry in self.backlog())
 
+    def require_writable(self) -> None:
+        """Raise database-away where the database does not answer, or can only be read."""
+        self.database.require_writable()
+
     def now(self) -> datetime:
         """The database's clock."""
         row = self.database.row("now", {})

@@ -1,5 +1,6 @@
 """The database goes away, at every statement and in the midst of it: all finish by themselves."""
 
+import json
 import os
 import random
 import signal
@@ -19,7 +20,7 @@ from spoold.spool import Spool
 from tests.conftest import wait_until
 from tests.faults.conftest import OwnServer, check_each_once, drop_both, says
 from tests.faults.proxy import Fault, Proxy, beginnings, proxy_to
-from tests.sites import DEADLINE_SECONDS, Site, request
+from tests.sites import DEADLINE_SECONDS, Site, Status, request
 
 MakeReceiver = Callable[..., Site]
 TEXTS = beginnings(QUERIES)
@@ -181,6 +182,42 @@ def test_e28_statements_that_an_operator_cancels_are_sent_again(
     assert {status["attempt"] for status in statuses} == {1}
     assert "worker.died" not in site.log
     assert site.stop() == 0
+
+
+def test_e28_a_database_that_can_only_be_read_is_one_that_is_away_until_it_takes_writes(
+    make_receiver: MakeReceiver, conninfo: str
+) -> None:
+    site = make_receiver(database_url=conninfo, intake_renew_seconds="1")
+    site.start()
+    statuses = [site.final(name) for name in drop_both(site, "before")]
+    with psycopg.connect(conninfo, autocommit=True) as operator:
+        [name] = operator.execute("select current_database()").fetchone() or [""]
+        restricted = f'alter database "{name}" set default_transaction_read_only'
+        operator.execute(f"{restricted} = on".encode())
+        operator.execute(
+            "select pg_terminate_backend(pid) from pg_stat_get_activity(null)"
+            " where application_name like 'spoold %'"
+            " and datid = (select oid from pg_database where datname = current_database())"
+        )
+        wait_until(lambda: daemon_says(site)["database"]["state"] == "away")
+        names = drop_both(site, "meanwhile")
+        for each in names:
+            wait_until(lambda each=each: says(site, each).get("reason") == "database-away")
+        reached = site.log.count("intake.database_reached")
+        renewed = daemon_says(site)["renewed_at"]
+        wait_until(lambda: daemon_says(site)["renewed_at"] > renewed)
+        assert site.log.count("intake.database_reached") == reached
+        operator.execute(f"{restricted} = off".encode())
+        # Sessions keep what they began with: it takes new ones.
+        statuses += [site.final(name) for name in names]
+    check_each_once(site, statuses)
+    assert site.stop() == 0
+
+
+def daemon_says(site: Site) -> Status:
+    """What the daemon says of itself."""
+    status: Status = json.loads((site.root / "status/.spoold.json").read_bytes())
+    return status
 
 
 @pytest.mark.parametrize(
