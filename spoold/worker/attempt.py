@@ -101,9 +101,22 @@ class Attempt:
             publishing = self.claim.job.state is State.PUBLISHING
             return self._go_on_publishing() if publishing else self._begin()
         except LeaseLostError:
-            return Became.LOST
+            return self._stand_back()
         except OSError as error:  # not even the scratch folder could be made
             return self._postpone(None, errors.of_os_error(error))
+
+    def _stand_back(self) -> Became:
+        """Leave a job to a newer claim. Where its row knows of none, have it claimed again.
+
+        Then the row is older than the tree: a server that took over had not heard of the latest
+        commits, say. Each claim has a higher epoch, until no folder's is as high.
+        """
+        self.let_go()
+        if self.claim.job.state is State.PUBLISHING:
+            still_ours = patiently(self.store.defer_publishing, self.claim, 0.0)
+        else:
+            still_ours = patiently(self.store.release, self.claim)
+        return Became.WAITS if still_ours else Became.LOST
 
     def _go_on_publishing(self) -> Ready:
         job = self.claim.job

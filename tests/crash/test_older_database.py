@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from spoold.spool import Folder
+from tests.conftest import wait_until
 from tests.crash.scene import (
     DROP,
     Answer,
@@ -188,3 +189,41 @@ def test_e34_what_an_older_job_stands_in_the_way_of_is_published_after_it(scene:
     assert len(scene.jobs()) == 1
     scene.finish()  # the next start
     scene.check()
+
+
+def test_e34_a_row_that_fell_behind_under_a_running_worker_is_claimed_until_it_has_caught_up(
+    scene: Scene,
+) -> None:
+    """A server took over that had not heard of the latest claims, and no daemon was restarted."""
+    scene.drop(bundle_drop(scene))
+    admitted(scene)
+    [job] = scene.jobs()
+    assert scene.store.raise_epoch(job.id, 1)
+    (scene.tree.folder(Folder.WORK) / f"{job.id}.3").mkdir()
+    work_until_final(scene)
+    [job] = scene.jobs()
+    assert (job.state, job.attempt) == ("succeeded", 1)
+    scene.check()
+
+
+def test_e34_a_publication_that_fell_behind_under_a_running_worker_goes_on(scene: Scene) -> None:
+    scene.drop(bundle_drop(scene))
+    scene.stop("daemon", at="publish.3")
+    [job] = scene.jobs()
+    work = scene.tree.folder(Folder.WORK)
+    (work / f"{job.id}.{job.epoch}").rename(work / f"{job.id}.{job.epoch + 3}")
+    scene.store.database.connection.execute("update spoold.job set worker = null")
+    scene.store.database.connection.execute("delete from spoold.worker")
+    work_until_final(scene)
+    scene.check()
+
+
+def work_until_final(scene: Scene) -> None:
+    """A worker as often as it takes, and nobody who looks at the tree before."""
+
+    def final() -> bool:
+        assert scene.run("worker") == 0
+        scene.store.promote()
+        return all(job.state.final for job in scene.jobs())
+
+    wait_until(final)
