@@ -54,6 +54,7 @@ from spoold.worker.supervisor import Supervisor
 events = structlog.get_logger()
 
 _ROUND_SECONDS: Final = 1.0
+_GIVE_BACK_SECONDS: Final = 10.0
 
 
 class Daemon:
@@ -153,9 +154,10 @@ class Daemon:
             self._stop.set()
             self._intake.wake()
             self._maintenance.wake()
-            for thread in threads:
-                thread.join()
-            self._drain(signals)
+            # The first signal began the draining, and a second one may have come since.
+            patience = 1 if signals else 0
+            hanging = _join(threads, lambda: len(signals) > patience)
+            self._drain(signals, patience)
             if server is not None:
                 server.stop()
             self._renewer.stop()
@@ -164,6 +166,9 @@ class Daemon:
             raise self._refusal
         if self._failed.is_set():
             return Exit.FAILED
+        if hanging:  # the database, which would not answer here either
+            events.warning("daemon.left-hanging", parts=hanging)
+            return Exit.LEFT_FOR_LATER if once else Exit.DONE
         return self._verdict(began) if once else Exit.DONE
 
     # --- the main thread ----------------------------------------------------------------------
@@ -191,11 +196,12 @@ class Daemon:
         self._supervisor.watch(reading, lambda: _empty(reading))
         return received
 
-    def _drain(self, signals: Sequence[int]) -> None:
-        """Let running attempts finish for a while; give back what is still running then."""
+    def _drain(self, signals: Sequence[int], patience: int) -> None:
+        """Let running attempts finish for a while, or until there are more signals than that.
+
+        What is still running then is given back.
+        """
         self._supervisor.drain()
-        # The first signal began the draining, and a second one may have come since.
-        patience = 1 if signals else 0
         until = time.monotonic() + self._settings.drain_seconds
         while self._supervisor.alive() and time.monotonic() < until and len(signals) <= patience:
             self._supervisor.wait(_ROUND_SECONDS / 4)
@@ -203,6 +209,12 @@ class Daemon:
         self._supervisor.kill()
         while self._supervisor.alive():
             self._supervisor.wait(_ROUND_SECONDS)
+        # A database that hangs is not waited for; as where it is away, they are rescued later.
+        giving = threading.Thread(target=self._give_back, args=(killed,), daemon=True)
+        giving.start()
+        giving.join(_GIVE_BACK_SECONDS)
+
+    def _give_back(self, killed: Sequence[uuid.UUID]) -> None:
         for worker in killed:
             with suppress(SpooldError):  # then it is rescued later, and the attempt counts
                 given_back = self._own.disown(worker)
@@ -237,7 +249,7 @@ class Daemon:
                 self._renewer.note(errors.INTERNAL)
                 self._failed.set()
 
-        thread = threading.Thread(target=body, name=name)
+        thread = threading.Thread(target=body, name=name, daemon=True)
         thread.start()
         return thread
 
@@ -268,6 +280,14 @@ class Daemon:
             self._metrics.last_success.set_to_current_time()
             if published.bundle_bytes is not None:
                 self._metrics.bundle_bytes.labels(action).observe(published.bundle_bytes)
+
+
+def _join(threads: Sequence[threading.Thread], no_more: Callable[[], bool]) -> list[str]:
+    """Wait for threads, as long as one may; the names of those that still run."""
+    for thread in threads:
+        while thread.is_alive() and not no_more():
+            thread.join(_ROUND_SECONDS / 4)
+    return [thread.name for thread in threads if thread.is_alive()]
 
 
 def _empty(pipe: int) -> None:

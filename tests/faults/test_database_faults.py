@@ -4,7 +4,8 @@ import json
 import os
 import random
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from select import select
 
@@ -212,6 +213,36 @@ def test_e28_a_database_that_can_only_be_read_is_one_that_is_away_until_it_takes
         statuses += [site.final(name) for name in names]
     check_each_once(site, statuses)
     assert site.stop() == 0
+
+
+@pytest.fixture
+def frozen(own_server: OwnServer) -> Iterator[Callable[[], None]]:
+    """Freeze the server, as a disk does that does not answer: it is woken after the test."""
+    pids: list[int] = []
+
+    def freeze() -> None:
+        children = Path(f"/proc/{own_server.pid}/task/{own_server.pid}/children").read_text()
+        pids.extend([own_server.pid, *map(int, children.split())])
+        for pid in pids:
+            os.kill(pid, signal.SIGSTOP)
+
+    yield freeze
+    for pid in pids:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGCONT)
+
+
+def test_a_second_sigterm_stops_a_daemon_whose_database_hangs(
+    make_receiver: MakeReceiver, own_server: OwnServer, frozen: Callable[[], None]
+) -> None:
+    site = make_receiver(database_url=own_server.server.conninfo, workers_drain_seconds="600")
+    daemon = site.start()
+    site.final(drop_both(site, "before")[0])
+    frozen()
+    site.drop("request-meanwhile.json", request())
+    daemon.send_signal(signal.SIGTERM)
+    wait_until(lambda: "daemon.draining" in site.log)
+    assert site.stop(daemon) == 0
 
 
 def daemon_says(site: Site) -> Status:
