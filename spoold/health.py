@@ -6,6 +6,7 @@ are the interface, this is a window.
 """
 
 import json
+import sys
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -37,6 +38,15 @@ class Check:
 Checks = Callable[[], Sequence[Check]]
 
 
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """One who does not wait for the answer is no event."""
+        if not isinstance(sys.exc_info()[1], OSError):
+            log.exception("http.failed")
+
+
 class HealthServer:
     """Serves on one address in threads of its own."""
 
@@ -44,13 +54,13 @@ class HealthServer:
         self._address = address
         self._metrics = metrics
         self._checks = checks
-        self._server: ThreadingHTTPServer | None = None
+        self._server: _Server | None = None
 
     def start(self) -> None:
         """Begin to serve; log a warning where the address cannot be had."""
         handler = _handler(self._metrics, self._checks)
         try:
-            self._server = ThreadingHTTPServer(self._address, handler)
+            self._server = _Server(self._address, handler)
         except OSError as error:
             log.warning(
                 "http.unavailable",
@@ -59,7 +69,6 @@ class HealthServer:
                 fix="set [http] listen to a free address, or to an empty text to turn it off",
             )
             return
-        self._server.daemon_threads = True
         threading.Thread(target=self._server.serve_forever, name="http", daemon=True).start()
         log.info("http.listening", listen="{}:{}".format(*self._server.server_address[:2]))
 

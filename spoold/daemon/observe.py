@@ -24,6 +24,7 @@ from spoold.worker.supervisor import Supervisor
 Answer = TypeVar("Answer")
 
 _SCAN_OVERDUE_SECONDS: Final = 60.0
+_PATIENCE_SECONDS: Final = 5.0  # with a database that does not answer
 
 
 class Observer:
@@ -90,12 +91,14 @@ class Observer:
             yield metrics.JOBS.sample(line.jobs, line.state, line.action or "none")
         oldest = max((line.oldest_seconds for line in backlog or ()), default=0.0)
         yield metrics.OLDEST_JOB.sample(oldest)
-        for running in self._ask(self._store.running) or ():
+        # Where that had no answer, each further question is one more to wait for.
+        running_now = [] if backlog is None else self._ask(self._store.running)
+        for running in running_now or ():
             yield metrics.RUNNING_BYTES.sample(running.bytes, running.action)
             yield metrics.RUNNING_ROWS.sample(running.rows, running.action)
             yield metrics.RUNNING_ENTRIES.sample(running.entries, running.action)
             yield metrics.RUNNING_RATE.sample(running.bytes_per_second, running.action)
-        holders = self.holders()
+        holders = [] if backlog is None else self.holders()
         oldest = max((holder.seconds or 0.0 for holder in holders), default=0.0)
         yield metrics.OLDEST_TRANSACTION.sample(oldest)
         behind = max((holder.transactions for holder in holders), default=0)
@@ -121,12 +124,16 @@ class Observer:
         yield metrics.LAST_SCAN.sample(intake.last_scan_at)
 
     def _ask(self, question: Callable[[], Answer]) -> Answer | None:
-        with self._asking:
+        if not self._asking.acquire(timeout=_PATIENCE_SECONDS):
+            return None  # whoever asked before is still waiting
+        try:
             # Twice: the connection of the last time may be one to a server that was restarted.
             for _ in range(2):
                 with suppress(SpooldError):
                     self._store.require_writable()  # or nothing can go on, whatever it answers
                     return question()
+        finally:
+            self._asking.release()
         return None
 
     def _writable(self) -> tuple[bool, str]:

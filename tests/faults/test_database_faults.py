@@ -1,11 +1,13 @@
 """The database goes away, at every statement and in the midst of it: all finish by themselves."""
 
+import http.client
 import json
 import os
 import random
 import signal
+import socket
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from select import select
 
@@ -243,6 +245,36 @@ def test_a_second_sigterm_stops_a_daemon_whose_database_hangs(
     daemon.send_signal(signal.SIGTERM)
     wait_until(lambda: "daemon.draining" in site.log)
     assert site.stop(daemon) == 0
+
+
+def test_who_asks_for_the_health_of_a_daemon_whose_database_hangs_gets_an_answer(
+    make_receiver: MakeReceiver, own_server: OwnServer, frozen: Callable[[], None]
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+    site = make_receiver(database_url=own_server.server.conninfo, http_listen=address)
+    daemon = site.start()
+    site.final(drop_both(site, "before")[0])
+    assert ask(address, "/readyz") == (200, "ready\n")
+    frozen()
+    # Whoever comes first waits for an answer of the database, and leaves.
+    with pytest.raises(TimeoutError):
+        ask(address, "/readyz", timeout=1)
+    status, text = ask(address, "/readyz")
+    assert (status, text.partition(":")[0]) == (503, "database")
+    assert "spoold_database_up 0.0" in ask(address, "/metrics")[1]
+    daemon.send_signal(signal.SIGTERM)
+    wait_until(lambda: "daemon.draining" in site.log)
+    assert site.stop(daemon) == 0
+    assert "Traceback" not in site.log
+
+
+def ask(address: str, page: str, timeout: float = DEADLINE_SECONDS) -> tuple[int, str]:
+    """A page of the daemon's, and its HTTP status."""
+    with closing(http.client.HTTPConnection(address, timeout=timeout)) as connection:
+        connection.request("GET", page)
+        answer = connection.getresponse()
+        return answer.status, answer.read().decode()
 
 
 def daemon_says(site: Site) -> Status:
