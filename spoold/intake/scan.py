@@ -17,6 +17,7 @@ from typing import Final, TypeVar, assert_never
 
 import structlog
 
+from spoold import errors
 from spoold.canonical import text
 from spoold.errors import SpooldError
 from spoold.intake.admit import UNMOVABLE, Admitter, Candidate
@@ -353,7 +354,8 @@ class Scanner:
         try:
             return call()
         except SpooldError as error:
-            if not error.code.transient:
+            # Tables that are not there may be about to be restored.
+            if not error.code.transient and error.code is not errors.DATABASE_UNFIT:
                 raise
             first = not self._back_off
             self._back_off = min(

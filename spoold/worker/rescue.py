@@ -74,7 +74,7 @@ class Maintenance:
 
         Raises schema-newer: this daemon has no more business there.
         """
-        away = False
+        failing = ""  # in what way: told once, not every second
         forgotten = False
         while not stop.is_set():
             self._keep_database()
@@ -84,17 +84,19 @@ class Maintenance:
                     forgotten = True
                 require_known(self._store.database)  # before any statement that it may not fit
                 self.round()
-                if away:
+                if failing == errors.DATABASE_AWAY.name:
                     log.info("database.back")
-                away = False
+                failing = ""
             except SpooldError as error:
                 if error.code is errors.SCHEMA_NEWER:
                     raise
-                if not away:
+                if failing != error.code.name:
                     log.error("maintenance.failed", error=str(error), fix=error.hint)
-                away = error.code is errors.DATABASE_AWAY
+                failing = error.code.name
             except OSError as error:
-                log.error("maintenance.failed", error=str(error))
+                if failing != str(error):
+                    log.error("maintenance.failed", error=str(error))
+                failing = str(error)
             self._awake.wait(_ROUND_SECONDS)
             self._awake.clear()
 

@@ -217,6 +217,27 @@ def test_e28_a_database_that_can_only_be_read_is_one_that_is_away_until_it_takes
     assert site.stop() == 0
 
 
+def test_tables_that_are_gone_for_a_while_are_told_of_once_and_waited_for(
+    make_receiver: MakeReceiver, conninfo: str
+) -> None:
+    site = make_receiver(database_url=conninfo, intake_rescan_seconds="0.2")
+    site.start()
+    statuses = [site.final(name) for name in drop_both(site, "before")]
+    with psycopg.connect(conninfo, autocommit=True) as operator:
+        operator.execute("alter schema spoold rename to being_restored")
+        names = drop_both(site, "meanwhile")
+        for each in names:
+            wait_until(lambda each=each: says(site, each).get("reason") == "database-away")
+        wait_until(lambda: "maintenance.failed" in site.log)
+        wait_until(lambda: "worker.died" in site.log)
+        operator.execute("alter schema being_restored rename to spoold")
+    statuses += [site.final(name) for name in names]
+    check_each_once(site, statuses)
+    assert "Traceback" not in site.log
+    assert site.log.count("maintenance.failed") == 1
+    assert site.stop() == 0
+
+
 @pytest.fixture
 def frozen(own_server: OwnServer) -> Iterator[Callable[[], None]]:
     """Freeze the server, as a disk does that does not answer: it is woken after the test."""
