@@ -30,6 +30,7 @@ POINTS: Final[Mapping[str, str]] = {
     "trash": "a scratch folder of before is in trash/, not removed",
     "take_over": "the scratch folder of a recorded publication has the new epoch",
     "scratch": "older scratch is gone or taken over, the new folder made",
+    "own": "a copy has replaced a drop that has other names, the folder not synced",
     "key": "the content's key is the row's",
     "sink.applied": "rows are committed in a sink's database, the job not final",
     "act": "the action has made its results in scratch",
@@ -37,6 +38,7 @@ POINTS: Final[Mapping[str, str]] = {
     "progress": "how far it is stands in the row",
     "release": "the job is queued again, the attempt not counted",
     "retry": "the next attempt is scheduled in the row",
+    "postpone": "the attempt is scheduled in the row again, not counted",
     "wait_for": "the job waits in its row for the one that has its key",
     # publishing
     "publish.1": "the final status is signed, everything in scratch synced",
@@ -52,6 +54,7 @@ POINTS: Final[Mapping[str, str]] = {
     "publish.6": "the link has its name under status/, the folder not synced",
     "publish.6.synced": "the folder is synced",
     "publish.7": "the row is final, scratch not removed",
+    "defer": "what stands in the way is in the row, the publication nobody's for a while",
     # retention
     "retain.renamed": "a published file is in trash/, its folder not synced",
     "retain.synced": "the folders are synced, the rows still have the names",

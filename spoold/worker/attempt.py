@@ -292,6 +292,7 @@ class Attempt:
             self._say_scheduled(scratch, error, delay)
         self.let_go()
         kept = patiently(self.store.postpone, self.claim, document, delay)
+        points.reached("postpone")
         return Became.POSTPONED if kept else Became.LOST
 
     def _say_scheduled(self, scratch: Path, error: SpooldError, delay: float) -> None:

@@ -16,7 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from spoold import errors, spool
+from spoold import errors, points, spool
 from spoold.bundle.copying import copy_range
 from spoold.errors import SpooldError
 
@@ -42,6 +42,7 @@ def own(drop: Path, scratch: Path, min_free_bytes: int) -> None:
     finally:
         os.close(source)
     os.rename(copy, drop)
+    points.reached("own")
     spool.sync_folder(drop.parent)
 
 

@@ -16,6 +16,7 @@ from typing import Final
 
 import structlog
 
+from spoold import points
 from spoold.errors import SpooldError
 from spoold.publish import Publisher, Ready
 from spoold.queue.job import State
@@ -126,6 +127,7 @@ class Publishing:
             if held and not ready.answered:
                 self._live.deferred(job, ready.scratch, error, when)
             deferred = patiently(self._store.defer_publishing, claim, _AGAIN_SECONDS, document)
+            points.reached("defer")
             return Became.DEFERRED if deferred else Became.LOST
         # Nothing is recorded yet: the attempt is made again, and not counted.
         if held:

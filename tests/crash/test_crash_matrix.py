@@ -19,7 +19,9 @@ import pytest
 from spoold.points import POINTS
 from spoold.queue.database import Database
 from spoold.queue.store import Store
+from spoold.spool import Folder
 from tests.crash.scene import (
+    BUNDLE,
     DROP,
     Scene,
     bundle_drop,
@@ -28,7 +30,7 @@ from tests.crash.scene import (
     invalid_drop,
     restore_drop,
 )
-from tests.crash.table import Answer
+from tests.crash.table import FROM_SITE, Answer
 from tests.crash.test_retention import RETAIN
 from tests.crash.test_sink_rows import SINK
 from tests.sites import request
@@ -42,6 +44,12 @@ def bundled(scene: Scene) -> None:
 
 def rehydrated(scene: Scene) -> None:
     scene.drop(restore_drop(scene))
+
+
+def linked(scene: Scene) -> None:
+    """A bundle that its dropper has by another name still."""
+    scene.drop(restore_drop(scene))
+    (scene.scratch / "another-name").hardlink_to(scene.tree.folder(Folder.INBOX) / BUNDLE)
 
 
 def rejected(scene: Scene) -> None:
@@ -106,6 +114,7 @@ DECIDED = ("claim", "scratch", *PUBLISH)
 KINDS = {
     "bundle": Kind(bundled, (*ADMIT, "claim", "scratch", "act", *PUBLISH)),
     "rehydrate": Kind(rehydrated, (*ADMIT, "claim", "scratch", "key", "act", *PUBLISH)),
+    "linked": Kind(linked, ("own",)),
     "rejected": Kind(rejected, (*ADMIT, *DECIDED)),
     "failed": Kind(failed, ("admit.f", *DECIDED)),
     "duplicate": Kind(duplicate, ("admit.f", *DECIDED)),
@@ -230,6 +239,26 @@ def test_stopped_when_it_waits_for_another_it_becomes_its_duplicate(
     scene.check()
 
 
+HELD_UP = {"postpone": {"SPOOLD_INTAKE_MIN_FREE_BYTES": "4PiB"}, "defer": {}}
+"""Points of a job that something else stands in the way of, and what the worker is told."""
+
+
+@pytest.mark.parametrize(("point", "told"), HELD_UP.items())
+def test_stopped_when_something_is_in_the_way_it_goes_on_once_that_is_gone(
+    scene: Scene, point: str, told: dict[str, str]
+) -> None:
+    in_the_way = scene.tree.folder(Folder.RESTORED) / FROM_SITE
+    scene.drop(restore_drop(scene))
+    assert scene.run("intake") == 0
+    in_the_way.write_text("where a folder is to be")
+    scene.stop("worker", at=point, **told)
+    in_the_way.unlink()
+    scene.finish()
+    [job] = scene.jobs()
+    assert job.attempt == 1
+    scene.check()
+
+
 def test_a_job_that_ends_its_worker_at_every_attempt_fails_and_others_go_on(scene: Scene) -> None:
     """E32"""
     content = json.dumps(request()).encode()
@@ -300,7 +329,9 @@ def calling_all_workers(scene: Scene) -> Iterator[None]:
 def test_no_point_is_left_out() -> None:
     passed = {point for kind in KINDS.values() for point in kind.passes}
     elsewhere = {"cancel", *RETAIN, *SINK}
-    assert passed | {*AFTER, *AGAIN, *HAS_FAILED, *WAITS, *BESIDE, *elsewhere} == set(POINTS)
+    assert passed | {*AFTER, *AGAIN, *HAS_FAILED, *HELD_UP, *WAITS, *BESIDE, *elsewhere} == set(
+        POINTS
+    )
 
 
 # --- several jobs in one step -----------------------------------------------------------------
