@@ -281,9 +281,13 @@ def without_syncs(calls: Sequence[Call]) -> list[Call]:
 
 
 def record(
-    command: Sequence[str | Path], output: Path, environment: dict[str, str], root: Path
+    command: Sequence[str | Path],
+    output: Path,
+    environment: dict[str, str],
+    root: Path,
+    status: int = 0,
 ) -> list[Call]:
-    """Run a command to its good end; what it and its children did beneath `root` and by sockets."""
+    """Run a command to that end; what it and its children did beneath `root` and by sockets."""
     strace = ["strace", "-f", "-y", "-s", "4096", "--seccomp-bpf", "-e", f"trace={CALLS}"]
     done = subprocess.run(
         [*strace, "-e", "signal=none", "-qq", "-o", output, "--", *command],
@@ -293,7 +297,7 @@ def record(
         stderr=subprocess.PIPE,
         text=True,
     )
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == status, done.stderr
     talk = {"sendto", "sendmsg", "recvfrom", "recvmsg", "syncfs"}
     return [
         call
