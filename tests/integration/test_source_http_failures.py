@@ -1,5 +1,6 @@
 """The http source: a server that dies, stalls, refuses or asks for patience, and secrets."""
 
+import json
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -306,6 +307,46 @@ def test_a_long_key_is_not_told_by_half(api: Api, tmp_path: Path) -> None:
     )
     error = refused(api.base, secret_headers={"Authorization": path})
     assert "not with ***, nor <xxx" in error.message
+    assert len(error.message) < 400
+
+
+KEY = "Bearer-s3cret" + "-token" * 400
+
+
+def encodes_with_the_key(exchange: Exchange) -> None:
+    exchange.send("[]", Content_Encoding=KEY)
+
+
+def breaks_http_with_the_key(exchange: Exchange) -> None:
+    exchange.raw(f"{KEY} 200 OK\r\n\r\n".encode())
+
+
+def names_a_file_after_the_key(exchange: Exchange) -> None:
+    exchange.send(json.dumps([{"id": 1, "name": KEY, "size": "1"}]))
+
+
+def measures_with_the_key(exchange: Exchange) -> None:
+    exchange.send(json.dumps([{"id": 1, "name": "n", "size": KEY}]))
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        encodes_with_the_key,
+        breaks_http_with_the_key,
+        names_a_file_after_the_key,
+        measures_with_the_key,
+    ],
+)
+def test_a_long_key_is_not_told_by_half_wherever_it_stands(
+    api: Api, tmp_path: Path, answer: Callable[[Exchange], None]
+) -> None:
+    api.answer = answer
+    download = {"path": "/{item.id}", "name": "{item.name}", "size": "{item.size}"}
+    endpoint = {"path": "/events", "download": download}
+    path = secret(tmp_path, KEY.encode())
+    error = refused(api.base, endpoint, secret_headers={"Authorization": path})
+    assert "s3cret" not in error.message
     assert len(error.message) < 400
 
 

@@ -81,9 +81,9 @@ class Answer:
 
     def body(self) -> Iterator[bytes]:
         """The body's bytes, counted. Raises TryAgainError where it ends early."""
-        encoding = self.headers.get("content-encoding", "identity").strip().lower()
-        if encoding not in {"identity", ""}:
-            raise self.invalid(f"it is encoded as {encoding[:40]!r}, though none was accepted")
+        encoding = self.headers.get("content-encoding", "identity").strip()
+        if encoding.lower() not in {"identity", ""}:
+            raise self.invalid(f"no encoding was accepted, but it is encoded as {encoding!r}")
         self._client.require_room(self.length or 0)
         with self._client.trouble(self.target):
             for data in self._response.iter_stream():
@@ -116,7 +116,7 @@ class Answer:
         path = self._client.shown_path(self.target)
         return SpooldError(
             errors.API_ANSWER_INVALID,
-            f"{path}: {self._client.shown(what)}",
+            f"{path}: {self._client.shown(what)[:_EXCERPT]}",
             transient=transient,
         )
 
@@ -216,7 +216,7 @@ class ApiClient:
             )
 
     def shown(self, text: str) -> str:
-        """A text of the API's as errors may show it."""
+        """A text of the API's as errors may show it; what is too long is cut afterwards."""
         return canonical.text(scrubbed(text, self._secrets))
 
     def shown_path(self, target: str) -> str:
@@ -242,7 +242,8 @@ class ApiClient:
             for cause in _causes(error):
                 if isinstance(cause, ssl.SSLError) and not isinstance(cause, _PASSES):
                     raise _untrusted(self.origin, cause) from error
-            raise TryAgainError(f"{self.origin}{path}: {self.shown(_what(error))}") from error
+            what = self.shown(_what(error))[:_EXCERPT]
+            raise TryAgainError(f"{self.origin}{path}: {what}") from error
 
     def _ask(self, target: str, headers: Mapping[str, str]) -> Answer:
         self._pace.wait(self.clock)
@@ -338,7 +339,7 @@ def _what(error: Exception) -> str:
         if isinstance(cause, OSError) and cause.strerror:
             return f"{_NOUN.get(type(error), 'the connection failed')}: {cause.strerror}"
     if isinstance(error, httpcore2.RemoteProtocolError):
-        return f"the answer broke off or breaks HTTP: {str(error)[:200]}"
+        return f"the answer broke off or breaks HTTP: {error}"
     return _NOUN.get(type(error), "the connection failed")
 
 

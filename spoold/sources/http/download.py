@@ -171,7 +171,7 @@ class Download:
             self._validator = None
             raise TryAgainError(f"{self._client.shown_path(answer.target)}: a rest without an ETag")
         if found != asked:
-            raise self._changed(f"it was {asked}, now it is {self._client.shown(found[:100])}")
+            raise self._changed(f"it was {asked}, now it is {self._client.shown(found)[:100]}")
 
     def _skip_known(self) -> None:
         known, left = hashlib.sha256(), self._done

@@ -21,6 +21,7 @@ from spoold.sources.http.pages import NoPageError
 from spoold.sources.source import Gathering, Problem
 
 _MODE: Final = 0o644
+_SHOWN: Final = 200
 _KEY_STATUSES: Final = frozenset({401, 403})
 
 
@@ -88,7 +89,7 @@ class Fetch:
             try:
                 file = file_of(item, download, self._api.base, self._values)
             except NoPageError as error:
-                what = client.shown(str(error))
+                what = client.shown(str(error))[:_SHOWN]
                 raise SpooldError(
                     errors.API_ANSWER_INVALID, f"{self._endpoint.path}: {what}"
                 ) from error

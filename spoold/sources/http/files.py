@@ -123,7 +123,7 @@ def file_of(
     known = {**values, **{name: text for name, text in fields.items() if text is not None}}
     name = fill_in(settings.name, known)
     if fault := name_fault(name):
-        raise NoPageError(f"a file would be called {name[:100]!r}, but {fault}")
+        raise NoPageError(f"an item's name is none, {fault}: {name!r}")
     try:
         path = path_of(base, settings.path, known)
     except SpooldError as error:
@@ -138,7 +138,7 @@ def _size(text: str) -> int | None:
     if not text:
         return None
     if not _DIGITS.fullmatch(text):
-        raise NoPageError(f"an item's size is {text[:40]!r}")
+        raise NoPageError(f"an item's size is {text!r}")
     return int(text)
 
 
@@ -147,5 +147,5 @@ def _sha256(text: str) -> str | None:
         return None
     match = _SHA256.fullmatch(text)
     if match is None:
-        raise NoPageError(f"an item's SHA-256 is {text[:80]!r}")
+        raise NoPageError(f"an item's SHA-256 is {text!r}")
     return match[1].lower()
