@@ -9,12 +9,14 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
 
+from spoold import canonical, errors
 from spoold.actions.context import Context
 from spoold.actions.part import Part
 from spoold.actions.progress import Meter
 from spoold.bundle.entry import Entry, Kind
 from spoold.bundle.reader import Index
 from spoold.canonical import Document, Json
+from spoold.errors import SpooldError
 from spoold.sinks.sink import Delivery, Plan, SinkSettings, open_sink
 from spoold.sources.globs import Globs
 
@@ -56,13 +58,14 @@ def deliver(
             )
             plan = open_sink(settings, context.settings.connections).plan(delivery)
             stack.callback(plan.close)
+            _report(settings, plan)  # a fault in it is found before anything is applied
             plans.append((settings, plan))
         for settings, plan in plans:
             if not dry_run:
                 context.check()
                 meter.begin("apply", settings.name)
                 plan.apply()
-        return [{"name": each.name, "kind": each.kind, **plan.report} for each, plan in plans]
+        return [_report(each, plan) for each, plan in plans]
 
 
 def rows(reports: list[Document]) -> dict[str, Json]:
@@ -72,8 +75,24 @@ def rows(reports: list[Document]) -> dict[str, Json]:
         counts = report.get("rows")
         if isinstance(counts, Mapping):
             for name in sums:
-                sums[name] += int(str(counts[name]))
+                count = counts.get(name, 0)
+                sums[name] += count if isinstance(count, int) else 0
     return dict(sums)
+
+
+def _report(settings: SinkSettings, plan: Plan) -> Document:
+    """What a sink says. Raises sink-refused where that cannot stand in a status."""
+    report: Document = {"name": settings.name, "kind": settings.kind, **plan.report}
+    try:
+        canonical.encode({"result": {"sinks": [report]}})
+    except (canonical.NotCanonicalError, TypeError) as error:  # a TypeError is the encoder's own
+        what = str(error).removeprefix("$.result.sinks[0].")
+        raise SpooldError(
+            errors.SINK_REFUSED,
+            f"sink {settings.name}: its report cannot stand in a status: {what}",
+            hint=f"have the package corrected that sinks of kind {settings.kind} come from",
+        ) from error
+    return report
 
 
 def _wanting(

@@ -1,7 +1,6 @@
 """What every sink must hold to. Derive a class from SinkContract; its fixtures say which sink."""
 
 import hashlib
-import json
 import os
 import uuid
 from collections.abc import Callable, Mapping
@@ -10,6 +9,7 @@ from typing import Any, ClassVar
 
 import pytest
 
+from spoold import canonical
 from spoold.bundle.entry import Entry, Kind
 from spoold.bundle.lines import as_text
 from spoold.connections import NO_CONNECTIONS, Connections
@@ -123,7 +123,7 @@ class SinkContract:
         plan.close()
         assert state() == before
         assert listing(delivery.tree) == restored
-        assert json.loads(json.dumps(report)) == report
+        assert canonical.decode(canonical.encode(report)) == report
         assert not {"name", "kind"} & set(report)
 
     def test_what_was_planned_is_applied_and_reported(

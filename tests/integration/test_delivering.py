@@ -19,6 +19,7 @@ from spoold.connections.databases import DatabaseSettings
 from spoold.errors import SpooldError
 from spoold.sinks.artifacts import ArtifactSettings
 from spoold.sinks.postgres import RowsSettings
+from spoold.sinks.sink import Delivery, SinkSettings, kinds
 from spoold.status import Progress
 from tests.bundles import Forge, signer, trusted
 from tests.contracts.sink import listing
@@ -35,6 +36,7 @@ class Site:
     folder: Path
     job: str = field(default_factory=lambda: str(uuid.uuid4()))
     told: list[Progress] = field(default_factory=list)
+    more: tuple[SinkSettings, ...] = ()
 
     @property
     def store(self) -> Path:
@@ -68,6 +70,7 @@ class Site:
                     "into": "",
                 }
             ),
+            *self.more,
         )
         connections = Connections(
             roots={"here": here}, databases={"soc": DatabaseSettings(url=self.place.conninfo)}
@@ -164,3 +167,50 @@ def test_an_attempt_that_dies_between_two_sinks_is_finished_by_the_next(site: Si
     assert counts(site.attempt()) == [INSERTED, STORED]
     assert len(site.place.run("select * from alert")) == 5
     assert counts(site.attempt()) == [INSERTED, {**STORED, "stored": 0, "present": 1}]
+
+
+class Telling:
+    """A sink of another package, which does nothing and says what it is to say."""
+
+    Settings = SinkSettings
+    report: Document
+
+    @classmethod
+    def open(cls, settings: SinkSettings, connections: Connections) -> "Telling":
+        return cls()
+
+    def plan(self, delivery: Delivery) -> "Telling":
+        return self
+
+    def apply(self) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.fixture
+def telling(site: Site, monkeypatch: pytest.MonkeyPatch) -> type[Telling]:
+    monkeypatch.setitem(kinds(), "telling", Telling)
+    site.more = (SinkSettings(name="teller", kind="telling", entries=["notes"]),)
+    return Telling
+
+
+@pytest.mark.parametrize(
+    "said",
+    [0.5, 2**53, float("nan"), "a\nb", b"x", {"a b": 1}, {1: 1}, {"a": {"b": {"c": {"d": {}}}}}],
+)
+def test_a_report_that_no_status_can_hold_is_found_before_anything_is_applied(
+    site: Site, telling: type[Telling], said: Any
+) -> None:
+    telling.report = {"said": said}
+    before = site.state()
+    with pytest.raises(SpooldError) as caught:
+        site.attempt()
+    assert "sink teller: its report" in caught.value.message
+    assert site.state() == before
+
+
+def test_a_report_without_a_count_counts_none(site: Site, telling: type[Telling]) -> None:
+    telling.report = {"rows": {"inserted": 2, "taken": 3}}
+    assert site.attempt()["rows"] == {**INSERTED, "inserted": 7}
