@@ -6,6 +6,8 @@ are the interface, this is a window.
 """
 
 import json
+import socket
+import socketserver
 import sys
 import threading
 from collections.abc import Callable, Sequence
@@ -41,6 +43,14 @@ Checks = Callable[[], Sequence[Check]]
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
 
+    def __init__(self, address: tuple[str, int], handler: type[BaseHTTPRequestHandler]) -> None:
+        self.address_family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
+        super().__init__(address, handler)
+
+    def server_bind(self) -> None:
+        """Bind, and ask no name server for a name that nothing here needs."""
+        socketserver.TCPServer.server_bind(self)
+
     def handle_error(self, request: object, client_address: object) -> None:
         """One who does not wait for the answer is no event."""
         if not isinstance(sys.exc_info()[1], OSError):
@@ -64,19 +74,24 @@ class HealthServer:
         except OSError as error:
             log.warning(
                 "http.unavailable",
-                listen="{}:{}".format(*self._address),
+                listen=_shown(self._address),
                 error=error.strerror,
                 fix="set [http] listen to a free address, or to an empty text to turn it off",
             )
             return
         threading.Thread(target=self._server.serve_forever, name="http", daemon=True).start()
-        log.info("http.listening", listen="{}:{}".format(*self._server.server_address[:2]))
+        log.info("http.listening", listen=_shown(self._server.server_address))
 
     def stop(self) -> None:
         """End serving."""
         if self._server is not None:
             self._server.shutdown()
             self._server.server_close()
+
+
+def _shown(address: Sequence[object]) -> str:
+    host, port = str(address[0]), address[1]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _handler(metrics: Metrics, checks: Checks) -> type[BaseHTTPRequestHandler]:
