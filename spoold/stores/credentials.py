@@ -7,6 +7,7 @@ instance metadata service, version 2.
 import http.client
 import json
 import os
+import re
 import stat
 from collections.abc import Mapping
 from datetime import datetime, timedelta
@@ -75,7 +76,7 @@ def _first_line(path: str, key: str, *, secret: bool) -> str:
             text = file.read(_MAX_SECRET_BYTES).decode("ascii", "replace").strip()
     except OSError as error:
         raise SpooldError(errors.CONFIG_INVALID, f"{path}: {error.strerror}", at=key) from error
-    if not text.isprintable() or not text.isascii() or not text or " " in text:
+    if not _is_word(text):
         raise SpooldError(errors.CONFIG_INVALID, f"{path} does not hold one word", at=key)
     return text
 
@@ -124,7 +125,7 @@ def _ask(method: str, url: str, headers: Mapping[str, str]) -> bytes:
     connection = kind(parts.hostname, parts.port, timeout=_TIMEOUT_SECONDS)
     try:
         target = parts.path + (f"?{parts.query}" if parts.query else "")
-        connection.request(method, target, headers=dict(headers))
+        _request(connection, method, target, headers)
         response = connection.getresponse()
         data = response.read(_MAX_BYTES)
         if response.status != http.client.OK:
@@ -134,12 +135,27 @@ def _ask(method: str, url: str, headers: Mapping[str, str]) -> bytes:
         connection.close()
 
 
+def _request(
+    connection: http.client.HTTPConnection, method: str, target: str, headers: Mapping[str, str]
+) -> None:
+    try:
+        connection.request(method, target, headers=dict(headers))
+    except (ValueError, http.client.InvalidURL):  # whose text would show the token
+        raise ValueError("its address or token holds what HTTP cannot send") from None
+
+
 def _credentials(data: bytes) -> Credentials:
     found = json.loads(data)
+    words: list[str] = []
     try:
         expires_at = datetime.fromisoformat(found["Expiration"])
-        return Credentials(
-            found["AccessKeyId"], found["SecretAccessKey"], found["Token"], expires_at
-        )
-    except (KeyError, TypeError, AttributeError):
-        raise ValueError("its answer holds no credentials") from None
+        words = [found[name] for name in ("AccessKeyId", "SecretAccessKey", "Token")]
+    except (KeyError, TypeError, ValueError):
+        expires_at = datetime.min  # noqa: DTZ901  # without a zone: refused below
+    if expires_at.tzinfo is None or not all(map(_is_word, words)):
+        raise ValueError("its answer holds no credentials")
+    return Credentials(words[0], words[1], words[2], expires_at)
+
+
+def _is_word(value: object) -> bool:
+    return isinstance(value, str) and re.fullmatch("[!-~]+", value) is not None

@@ -144,6 +144,7 @@ class Metadata(BaseHTTPRequestHandler):
     """The metadata service of an instance, and the credential endpoint of a container."""
 
     lives_seconds = 3600.0
+    zone = "Z"
     asked: list[str] = []  # noqa: RUF012  # of one test
 
     def log_message(self, *_: Any) -> None:
@@ -168,7 +169,7 @@ class Metadata(BaseHTTPRequestHandler):
                         "AccessKeyId": f"id-{len(self.asked)}",
                         "SecretAccessKey": "secret",
                         "Token": "session",
-                        "Expiration": expires.strftime("%Y-%m-%dT%H:%M:%SZ"),
+                        "Expiration": expires.strftime("%Y-%m-%dT%H:%M:%S") + self.zone,
                     }
                 ).encode()
             )
@@ -216,6 +217,27 @@ def test_the_role_of_a_container_is_taken_first(
     monkeypatch.setenv("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", str(tmp_path / "token"))
     assert Keys("vault", AMBIENT).get(datetime.now(UTC)).access_key_id == "id-1"
     assert Metadata.asked == ["/container"]
+
+
+def test_a_token_that_http_cannot_send_is_told_without_it(
+    metadata: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "token").write_text("s3cret\ntoken\n")
+    monkeypatch.setenv("AWS_CONTAINER_CREDENTIALS_FULL_URI", f"{metadata}/container")
+    monkeypatch.setenv("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", str(tmp_path / "token"))
+    with pytest.raises(SpooldError, match="what HTTP cannot send") as caught:
+        Keys("vault", AMBIENT).get(datetime.now(UTC))
+    assert "s3cret" not in caught.value.message
+
+
+def test_an_expiration_without_a_zone_is_told(
+    metadata: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_EC2_METADATA_SERVICE_ENDPOINT", metadata)
+    monkeypatch.setattr(Metadata, "zone", "")
+    with pytest.raises(SpooldError, match="holds no credentials") as caught:
+        Keys("vault", AMBIENT).get(datetime.now(UTC))
+    assert caught.value.code is errors.STORE_AWAY
 
 
 def test_where_there_is_no_role_the_store_is_away(monkeypatch: pytest.MonkeyPatch) -> None:
