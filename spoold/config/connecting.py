@@ -4,7 +4,6 @@ What names another section must name one that is there; values are shown without
 """
 
 import os
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
@@ -17,6 +16,7 @@ from spoold.connections import Connections
 from spoold.connections.apis import ApiSettings, EndpointSettings
 from spoold.connections.databases import DatabaseSettings, QuerySettings
 from spoold.connections.recipes import RecipeSettings
+from spoold.connections.secrets import scrubbed
 from spoold.connections.stores import StoreSettings
 from spoold.section import Section
 from spoold.sinks.artifacts import ArtifactSettings
@@ -113,14 +113,6 @@ def values(found: Connections, sinks: Sequence[SinkSettings]) -> dict[str, objec
         given = sink.model_dump(mode="json", exclude_unset=True)
         shown.update((f"sinks.{sink.name}.{key}", _shown(value)) for key, value in given.items())
     return shown
-
-
-def scrubbed(text: str) -> str:
-    """A URL or a libpq keyword string without its password."""
-    # Some write ? # or / in a password as they are; what may be one is hidden, rather than shown.
-    hidden = re.sub(r"(?<=://)([^:/@\s]*):(?:[^?#\s]*|[^/@\s]*)@", r"\1:***@", text)
-    hidden = re.sub(r"(?i)([?&](?:ssl)?password=)[^&#]*", r"\1***", hidden)
-    return re.sub(r"(?i)(\b(?:ssl)?password\s*=\s*)('(?:[^'\\]|\\.)*'|[^\s&]+)", r"\1***", hidden)
 
 
 def _shown(value: object) -> object:

@@ -19,6 +19,7 @@ from spoold.config.sections import (
     Workers,
 )
 from spoold.connections import Connections
+from spoold.connections.secrets import scrubbed
 from spoold.handlers import Handlers
 from spoold.section import Section
 from spoold.sinks.sink import SinkSettings
@@ -80,7 +81,7 @@ def values(config: Config) -> dict[str, object]:
     """Every dotted key with its value, as `spoold config` shows it: without passwords."""
     shown: dict[str, object] = {
         "site": config.site,
-        "database_url": connecting.scrubbed(config.database_url),
+        "database_url": scrubbed(config.database_url),
         "signing_key": str(config.signing_key),
         **{f"roots.{name}": str(path) for name, path in config.connections.roots.items()},
         **connecting.values(config.connections, config.sinks),

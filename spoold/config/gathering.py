@@ -16,10 +16,10 @@ from typing import Final
 from pydantic import BaseModel
 
 from spoold import errors
-from spoold.config import connecting
 from spoold.config.effective import PREFIX, Origin, variable_of
 from spoold.config.lines import Key, key_lines, line_of
 from spoold.config.sections import LISTED, NAMED, SECTIONS, File
+from spoold.connections.secrets import scrubbed
 from spoold.errors import SpooldError
 from spoold.section import Section
 
@@ -116,7 +116,7 @@ def _from_file(gathered: Gathered, path: Path) -> None:
     for key in _leaves(gathered.tree):
         gathered.origins[".".join(key)] = Origin("file", gathered.place(key))
     url = gathered.tree.get("database_url")
-    if isinstance(url, str) and connecting.scrubbed(url) != url and mode & 0o004:
+    if isinstance(url, str) and scrubbed(url) != url and mode & 0o004:
         gathered.warnings.append(
             f"{path} holds the database's password and everybody may read it: chmod o-r {path}"
         )

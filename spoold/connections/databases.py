@@ -5,9 +5,8 @@ from typing import Annotated, Final
 
 from pydantic import AfterValidator, Field, model_validator
 
-from spoold import errors
 from spoold.connections.parameters import Declaration
-from spoold.errors import SpooldError
+from spoold.connections.secrets import read_secret, scrubbed, unusable
 from spoold.section import Count, FilePath, Name, Seconds, Section
 
 _PLACEHOLDER: Final = re.compile(r"%(?:%|\(([A-Za-z_][A-Za-z0-9_]*)\)[sbt])")
@@ -17,7 +16,6 @@ _OPENING: Final = re.compile(
 )
 _ESCAPED: Final = re.compile(r"(?:[^'\\]|\\.)*", re.DOTALL)
 _COMMENT_MARK: Final = re.compile(r"/\*|\*/")
-_MAX_URL_BYTES: Final = 64 * 1024
 
 
 class DatabaseSettings(Section):
@@ -45,17 +43,16 @@ class DatabaseSettings(Section):
         """
         if self.url_file is None:
             return self.url
+        at = f"databases.{name}.url_file"
         try:
-            with open(self.url_file, "rb") as file:
-                return file.read(_MAX_URL_BYTES).decode().strip()
-        except (OSError, UnicodeDecodeError) as error:
-            reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
-            raise SpooldError(
-                errors.CONFIG_INVALID,
-                f"{self.url_file}: {reason}",
-                hint="let the daemon's user read it: it holds the URL of the database",
-                at=f"databases.{name}.url_file",
-            ) from error
+            return read_secret(self.url_file, at=at, is_secret=_has_password).decode().strip()
+        except UnicodeDecodeError as error:
+            raise unusable(self.url_file, "it is not UTF-8", at=at) from error
+
+
+def _has_password(data: bytes) -> bool:
+    text = data.decode("utf-8", "replace")
+    return scrubbed(text) != text
 
 
 def table_path(text: str) -> tuple[str, ...]:

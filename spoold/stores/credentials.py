@@ -8,7 +8,6 @@ import http.client
 import json
 import os
 import re
-import stat
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -16,13 +15,13 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from spoold import errors
+from spoold.connections.secrets import read_secret, unusable
 from spoold.connections.stores import StoreSettings
 from spoold.errors import SpooldError
 from spoold.stores.signing import Credentials
 
 _TIMEOUT_SECONDS: Final = 2.0
 _MAX_BYTES: Final = 64 * 1024
-_MAX_SECRET_BYTES: Final = 4096
 _EARLY: Final = timedelta(minutes=2)
 _INSTANCE: Final = "http://169.254.169.254"
 _CONTAINER: Final = "http://169.254.170.2"
@@ -64,20 +63,10 @@ class Keys:
 
 
 def _first_line(path: str, key: str, *, secret: bool) -> str:
-    try:
-        with open(path, "rb") as file:
-            if secret and os.fstat(file.fileno()).st_mode & (stat.S_IROTH | stat.S_IWOTH):
-                raise SpooldError(
-                    errors.CONFIG_INVALID,
-                    f"{path} can be read or written by everybody",
-                    hint=f"chmod o= {path}; if others may have seen the key, have a new one made",
-                    at=key,
-                )
-            text = file.read(_MAX_SECRET_BYTES).decode("ascii", "replace").strip()
-    except OSError as error:
-        raise SpooldError(errors.CONFIG_INVALID, f"{path}: {error.strerror}", at=key) from error
+    data = read_secret(path, at=key, is_secret=lambda _: secret)
+    text = data.decode("ascii", "replace").strip()
     if not _is_word(text):
-        raise SpooldError(errors.CONFIG_INVALID, f"{path} does not hold one word", at=key)
+        raise unusable(path, "it does not hold one word", at=key)
     return text
 
 

@@ -49,6 +49,7 @@ def test_a_database_that_comes_back_is_asked_again(
         file.write(CONFIGURATION)
     url = site.root / "soc.url"
     password = str(conninfo_to_dict(rows.conninfo)["password"])
+    url.touch(0o600)
     url.write_text(make_conninfo(rows.conninfo, host=str(tmp_path)))
     site.start()
     site.drop("request-rows.json", REQUEST)

@@ -196,7 +196,16 @@ def test_the_url_is_read_from_its_file_at_each_attempt(one: Rows, tmp_path: Path
     error = refusal(connections)
     assert (error.code, error.at) == (errors.CONFIG_INVALID, "databases.soc.url_file")
     path.write_text(make_conninfo(one.conninfo, password="old"))
+    path.chmod(0o644)
+    error = refusal(connections)
+    assert (error.code, error.at) == (errors.CONFIG_INVALID, "databases.soc.url_file")
+    assert "by everybody (mode 644)" in error.message
+    path.chmod(0o640)
     assert refusal(connections).code is errors.SOURCE_REFUSED
+    path.write_text(make_conninfo(one.conninfo, application_name="x" * 20_000))
+    error = refusal(connections)
+    assert (error.code, error.at) == (errors.CONFIG_INVALID, "databases.soc.url_file")
+    assert "more than" in error.message
     path.write_text(f"{one.conninfo}\n")
     with Gathering(connections) as gathering:
         assert read(gathering, "rows")[1].rows == 1
