@@ -5,6 +5,7 @@ Not guaranteed: the numbers of the walk itself, which comes later. What is unrea
 
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Final, NamedTuple, TypeAlias
 
 from spoold.sources.roots import FOLDER_FLAGS
@@ -30,9 +31,9 @@ class Counter:
         self.bytes = 0
 
     def count(self, top: int, *, taken: bool) -> None:
-        """Add what is in a folder."""
-        descriptor = os.dup(top)
-        stack = [_Level(descriptor, b"", self._scan(descriptor, b"", taken=taken))]
+        """Add what is in a folder. Raises OSError where that one cannot be listed."""
+        folders = self._scan(top, b"", taken=taken)
+        stack = [_Level(os.dup(top), b"", folders)]
         try:
             while stack:
                 level = stack[-1]
@@ -46,7 +47,8 @@ class Counter:
                 except OSError:
                     continue
                 stack.append(_Level(descriptor, under, []))
-                stack[-1].folders.extend(self._scan(descriptor, under, taken=taken))
+                with suppress(OSError):
+                    stack[-1].folders.extend(self._scan(descriptor, under, taken=taken))
         finally:
             for level in stack:
                 os.close(level.descriptor)

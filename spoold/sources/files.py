@@ -135,7 +135,8 @@ class FilesSource:
     def _walk(self, top: int, on_problem: Problem) -> Iterator[SourceEntry]:
         # Depth first with a stack of open folders: depth costs handles, not nested generators.
         entry = self._folder(top, self._into) if self._into else None
-        stack = [_Level(os.dup(top), b"", self._include.all, _listing(top), entry)]
+        names = _listing(top)
+        stack = [_Level(os.dup(top), b"", self._include.all, names, entry)]
         try:
             if self._include.all:
                 yield from _come_along(stack)

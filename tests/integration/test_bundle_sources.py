@@ -1,8 +1,10 @@
 """The files source: what it takes, what it leaves out, and that it never leaves its root."""
 
 import os
+import resource
 import socket
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ import pytest
 from spoold import errors
 from spoold.bundle.entry import Kind, SourceEntry
 from spoold.errors import SpooldError
+from spoold.sources.counting import Counter
 from spoold.sources.files import FilesSource, FilesSpec
 from spoold.sources.source import labels
 
@@ -283,3 +286,48 @@ def test_a_measure_is_what_the_walk_gives(tree: Path, spec: dict[str, Any], file
     found = [entry for entry in close(source.entries()) if entry.kind is Kind.FILE]
     assert source.measure() == sum(entry.size or 0 for entry in found)
     assert len(found) == files
+
+
+@pytest.fixture
+def few_descriptors() -> Iterator[Callable[[int], None]]:
+    """Lets so many more be opened, and no more."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+
+    def limit(more: int) -> None:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+        probe = os.open("/", os.O_RDONLY)
+        os.close(probe)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (probe + more, before[1]))
+
+    yield limit
+    resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+def test_a_folder_that_cannot_be_listed_leaves_no_descriptor_behind(
+    tree: Path, few_descriptors: Callable[[int], None]
+) -> None:
+    source = FilesSource(FilesSpec(kind="files", root="r"), {"r": tree})
+    before = len(os.listdir("/proc/self/fd"))
+    for more in range(1, 8):
+        few_descriptors(more)
+        for walk in (lambda: close(source.entries()), source.measure):
+            with suppress(SpooldError, OSError):
+                walk()
+        few_descriptors(100)
+        assert len(os.listdir("/proc/self/fd")) == before, more
+
+
+def test_a_measure_leaves_out_a_folder_that_cannot_be_listed(
+    tmp_path: Path, few_descriptors: Callable[[int], None]
+) -> None:
+    (tmp_path / "here").write_bytes(b"12345")
+    (tmp_path / "below").mkdir()
+    (tmp_path / "below" / "there").write_bytes(b"67")
+    top = os.open(tmp_path, os.O_RDONLY)
+    try:
+        few_descriptors(2)
+        counter = Counter(None)
+        counter.count(top, taken=True)
+    finally:
+        os.close(top)
+    assert counter.bytes == 5

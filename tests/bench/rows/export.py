@@ -33,6 +33,7 @@ _SELECT = f"select * from {table.NAME} order by id"
 def compare(folder: Path, conninfo: str, rows: int, rounds: int) -> list[Row]:
     """Both in turns."""
     url, out = folder / "url", folder / "out"
+    url.touch(0o600)
     url.write_text(conninfo)
     plain, durable, ours = list[float](), list[float](), list[Run]()
     copy = f"\\copy (select row_to_json(q) from ({_SELECT}) q) to '{out}/rows.jsonl'"

@@ -43,6 +43,7 @@ commit;
 def compare(folder: Path, conninfo: str, rows: int, rounds: int) -> list[Row]:
     """Both in turns, each into the empty table; then the same bundle once more."""
     url, tree = folder / "url", folder / "tree"
+    url.touch(0o600)
     url.write_text(conninfo)
     tree.mkdir()
     _export(url, tree)
