@@ -7,6 +7,7 @@ import json
 import os
 import time
 import uuid
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -117,14 +118,27 @@ def _copy(source: Path, target: bytes, job_id: uuid.UUID) -> None:
     # Named as intake names its copies: what a crash leaves of it is swept as one of those.
     temporary = os.path.join(os.path.dirname(target), copy_name(job_id))
     try:
-        with open(source, "rb") as reader, open(temporary, "xb") as writer:
-            while block := reader.read(_COPY_BYTES):
+        with open(temporary, "xb") as writer:
+            for block in _blocks(source):
                 writer.write(block)
             writer.flush()
             os.fsync(writer.fileno())
-            os.fchmod(writer.fileno(), os.fstat(reader.fileno()).st_mode & 0o777)
+            os.fchmod(writer.fileno(), source.stat().st_mode & 0o777)
         points.reached("again.copied")
         rename_new(temporary, target)
     except OSError as error:
         Path(os.fsdecode(temporary)).unlink(missing_ok=True)
-        raise SpooldError(errors.DISK_ERROR, f"{source}: {error.strerror}") from error
+        where = os.fsdecode(error.filename or temporary)
+        raise SpooldError(errors.disk_code(error), f"{where}: {error.strerror}") from error
+    except SpooldError:
+        Path(os.fsdecode(temporary)).unlink(missing_ok=True)
+        raise
+
+
+def _blocks(source: Path) -> Iterator[bytes]:
+    try:
+        with open(source, "rb") as reader:
+            while block := reader.read(_COPY_BYTES):
+                yield block
+    except OSError as error:
+        raise SpooldError(errors.disk_code(error), f"{source}: {error.strerror}") from error

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import uuid
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -11,7 +12,8 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from spoold.errors import Exit
+from spoold import again, errors
+from spoold.errors import Exit, SpooldError
 from tests.conftest import wait_until
 from tests.faults.conftest import check_each_once, drop_both, says
 from tests.faults.disks import SmallDisk, small_disk
@@ -237,3 +239,16 @@ def test_e23_a_full_disk_under_the_embedded_server_is_waited_for(
         disk.grow()
         statuses += [machine.final(name) for name in [*names, "request-late.json"]]
         check_each_once(machine, statuses)
+
+
+def test_a_retry_that_finds_no_room_says_so_of_its_own_copy(
+    disk: SmallDisk, tmp_path: Path
+) -> None:
+    source, target = tmp_path / "drop.json", disk.place / "copy"
+    source.write_bytes(bytes(1024**2))
+    disk.resize(free_bytes=64 * 1024)
+    with pytest.raises(SpooldError) as caught:
+        again._copy(source, os.fsencode(target), uuid.uuid4())
+    assert caught.value.code is errors.NO_SPACE
+    assert caught.value.message.startswith(str(disk.place))
+    assert not list(disk.place.iterdir())
