@@ -310,9 +310,12 @@ def _limit(number: int, value: int) -> None:
 
 def _keep(spec: Spec) -> Answer:
     """Run the tool to its end, or to ours."""
-    log = _Log(_raw(spec["log"]), spec["output_bytes"])
-    output, writing = os.pipe()
     started = time.monotonic()
+    try:
+        log = _Log(_raw(spec["log"]), spec["output_bytes"])
+    except OSError as error:
+        return {"error": (error.errno or 0, f"{spec['log']}: {error.strerror}"), "ended": None}
+    output, writing = os.pipe()
     try:
         process = _start(spec, writing)
         os.close(writing)

@@ -161,6 +161,8 @@ def run(
     if answer["error"] is not None:
         number, said = answer["error"]
         shown = os.fsdecode(said.encode("utf-8", "surrogateescape"))
+        if said.startswith(spec["log"]):
+            raise SpooldError(errors.disk_code(OSError(number, shown)), shown)
         if number == errno.E2BIG:
             raise SpooldError(errors.HANDLER_ARGUMENT, "the arguments are too long together")
         if number == errno.ENOENT and shown.startswith(program) and os.path.exists(program):

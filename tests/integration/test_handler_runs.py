@@ -16,7 +16,7 @@ import pytest
 from spoold import errors
 from spoold.actions.context import Outcome, ResultError
 from spoold.errors import SpooldError
-from spoold.handlers import Handler, Handlers, Limits, keeper
+from spoold.handlers import Handler, Handlers, Limits, keeper, process
 from spoold.handlers.reach import open_way, problems
 from spoold.handlers.results import collect
 from spoold.sinks.remove import remove_tree
@@ -735,6 +735,15 @@ def test_what_a_tool_does_around_its_folder_is_undone(tmp_path: Path) -> None:
     with powerless():  # as a daemon that is no root's
         assert run.act().result["files"] == ["x"]
         assert sorted(os.listdir(run.scratch)) == ["log", "result"]
+
+
+def test_a_log_that_cannot_be_made_is_told_as_such(tmp_path: Path) -> None:
+    place = process.Place(tmp_path, tmp_path / "log")
+    place.log.touch()
+    with pytest.raises(SpooldError) as caught:
+        process.run(handler("true"), [b"true"], place, lambda: None)
+    assert caught.value.code is errors.DISK_ERROR
+    assert caught.value.message == f"{place.log}: File exists"
 
 
 def test_a_tool_that_replaces_its_log_has_none(tmp_path: Path) -> None:
