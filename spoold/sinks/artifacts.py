@@ -315,7 +315,15 @@ class ArtifactPlan:
         Raises artifact-conflict where it is another bundle's.
         """
         found = self._store.open_file(self._names)
-        if found is not None and found.readline(len(self._head) + 1) != self._head:
+        if found is None:
+            return None
+        try:
+            with store_errors(self._names):
+                head = found.readline(len(self._head) + 1)
+        except BaseException:
+            found.close()
+            raise
+        if head != self._head:
             found.close()
             shown = canonical.text(self._names)
             raise SpooldError(
@@ -335,12 +343,17 @@ class ArtifactPlan:
             standing = self._standing_names()
             if standing is not None:
                 with standing:
-                    for line in shelving.standing_names(standing, self._names):
+                    before = self._read_lines(standing)
+                    for line in shelving.standing_names(before, self._names):
                         names.add(line)
             lines.append(self._head)
             for line, _ in groupby(names):
                 lines.append(line.partition(b" ")[2] + b"\n")
             self._put_names(lines, replaces=standing is not None)
+
+    def _read_lines(self, standing: BinaryIO) -> Iterator[bytes]:
+        with store_errors(self._names):
+            yield from standing
 
     def _put_names(self, lines: LineFile, *, replaces: bool) -> None:
         sha256 = lines.sha256()
