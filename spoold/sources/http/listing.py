@@ -21,6 +21,28 @@ class _Fetched:
     link: str | None
 
 
+class _Circle:
+    """Whether marks come round again, known from one of them, however many there are.
+
+    The one that is kept is replaced after 1, 2, 4, 8… others: once it lies in the circle and the
+    circle is no longer than that, it comes again (R. P. Brent's cycle finding).
+    """
+
+    def __init__(self) -> None:
+        self._kept = self._last = b""
+        self._since, self._patience = 0, 1
+
+    def closes(self, mark: bytes) -> bool:
+        """Take the next mark: whether it is the one that is kept, or the last one over again."""
+        if mark in {self._kept, self._last}:
+            return True
+        self._last = mark
+        self._since += 1
+        if self._since == self._patience:
+            self._kept, self._since, self._patience = mark, 0, 2 * self._patience
+        return False
+
+
 class Listing:
     """Walks the pages of one endpoint, once."""
 
@@ -29,7 +51,7 @@ class Listing:
     ) -> None:
         self._client, self._endpoint, self._values = client, endpoint, values
         self._path = path_of(base, endpoint.path, values)
-        self._seen: set[bytes] = set()
+        self._seen = _Circle()
 
     def items(self) -> Iterator[str]:
         """The text of each item. Raises api-answer-invalid where pages come round again."""
@@ -101,9 +123,8 @@ class Listing:
         if counted and not fetched.page.items:
             return
         mark = fetched.digest if counted else hashlib.sha256(target.encode()).digest()[:16]
-        if mark in self._seen:
+        if self._seen.closes(mark):
             raise answer.invalid("its pages come round again: this one was there before")
-        self._seen.add(mark)
 
 
 class Lines:
