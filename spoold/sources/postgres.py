@@ -6,15 +6,13 @@ row (see `connections.row_types`), and `<into>/<query>.schema.json`.
 """
 
 import io
-import os
 from collections.abc import Iterator
-from typing import ClassVar, Final, Literal
+from typing import ClassVar, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field
 
 from spoold import canonical, errors
-from spoold.bundle.entry import ByteStream, Kind, SourceEntry
-from spoold.bundle.paths import path_fault
+from spoold.bundle.entry import ByteStream, SourceEntry
 from spoold.connections.databases import DatabaseSettings, QuerySettings
 from spoold.connections.parameters import Given, bind
 from spoold.connections.row_types import (
@@ -25,9 +23,8 @@ from spoold.connections.row_types import (
 )
 from spoold.errors import SpooldError
 from spoold.section import Name
-from spoold.sources.source import Gathering, Problem, SourceSpec, raise_it
-
-_MODE: Final = 0o644
+from spoold.sources.fields import Into
+from spoold.sources.source import Gathering, Problem, SourceSpec, made_up, raise_it
 
 
 class PostgresSpec(SourceSpec):
@@ -36,16 +33,7 @@ class PostgresSpec(SourceSpec):
     kind: Literal["postgres"]
     query: Name = Field(description="a key of [queries] in the configuration")
     parameters: Given = Field(default_factory=dict, description="a value for each that it declares")
-    into: str = Field(default="rows", description="the folder in the bundle")
-
-    @field_validator("into")
-    @classmethod
-    def _check_into(cls, into: str) -> str:
-        if any("\ud800" <= character <= "\udfff" for character in into):
-            raise ValueError("it holds half a character (a lone surrogate)")
-        if what := path_fault(into.encode()):
-            raise ValueError(f"it is the path of a folder in the bundle, but {what}")
-        return into
+    into: Into = Field(default="rows", description="the folder in the bundle")
 
     def title(self) -> str:
         """Kind and query."""
@@ -111,17 +99,6 @@ class PostgresSource:
         self, suffix: str, media_type: str, mtime_ns: int, size: int | None, content: ByteStream
     ) -> SourceEntry:
         path = f"{self._spec.into}/{self._spec.query}{suffix}".encode()
-        user, group = os.geteuid(), os.getegid()
-        return SourceEntry(
-            path,
-            Kind.FILE,
-            _MODE,
-            mtime_ns,
-            user,
-            group,
-            self.label,
-            size,
-            None,
-            media_type,
-            content,
+        return made_up(
+            path, self.label, content, mtime_ns=mtime_ns, size=size, media_type=media_type
         )

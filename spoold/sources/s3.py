@@ -14,19 +14,18 @@ from typing import TYPE_CHECKING, BinaryIO, ClassVar, Final, Literal, cast
 from pydantic import Field
 
 from spoold import errors
-from spoold.bundle.entry import Kind, SourceEntry, clamp_mtime
+from spoold.bundle.entry import SourceEntry, clamp_mtime
 from spoold.bundle.paths import path_fault
 from spoold.errors import SpooldError
 from spoold.section import Name
 from spoold.sources import globs
 from spoold.sources.fields import Beneath, Include, Into, Patterns
-from spoold.sources.source import Gathering, Problem, SourceSpec
+from spoold.sources.source import Gathering, Problem, SourceSpec, made_up
 
 if TYPE_CHECKING:
     from spoold.stores import Store
     from spoold.stores.answers import Listed
 
-_MODE: Final = 0o644
 _MEASURED_OBJECTS: Final = 10_000  # listing more, only to say how far one is, takes too long
 
 
@@ -122,18 +121,12 @@ class S3Source:
         content = StoredObject(
             self._store, item.key, item.size, item.etag, whole=True, told=self._count
         )
-        return SourceEntry(
+        return made_up(
             path,
-            Kind.FILE,
-            _MODE,
-            clamp_mtime(round(item.modified.timestamp() * 1000) * 1_000_000),
-            0,
-            0,
             self._label,
-            item.size,
-            None,
-            None,
             cast(BinaryIO, content),
+            mtime_ns=clamp_mtime(round(item.modified.timestamp() * 1000) * 1_000_000),
+            size=item.size,
         )
 
     def _count(self, more_bytes: int) -> None:

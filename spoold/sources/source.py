@@ -14,11 +14,12 @@ from typing import Any, ClassVar, Final, Protocol, TypeVar, cast
 from pydantic import BaseModel, ConfigDict
 
 from spoold import canonical, plugins
-from spoold.bundle.entry import SourceEntry
+from spoold.bundle.entry import ByteStream, Kind, SourceEntry
 from spoold.connections import Connections
 from spoold.errors import SpooldError
 
 GROUP: Final = "spoold.sources"
+_MADE_UP_MODE: Final = 0o644
 T = TypeVar("T")
 
 Problem = Callable[[bytes, SpooldError], None]
@@ -123,6 +124,21 @@ def labels(specs: Iterable[SourceSpec]) -> list[str]:
         found[name] = number = found.get(name, 0) + 1
         names.append(name if number == 1 else f"{name} ({number})")
     return names
+
+
+def made_up(
+    path: bytes,
+    label: str,
+    content: ByteStream,
+    *,
+    mtime_ns: int,
+    size: int | None = None,
+    media_type: str | None = None,
+) -> SourceEntry:
+    """The entry of a file that was no file where it comes from: it has neither mode nor owner."""
+    return SourceEntry(
+        path, Kind.FILE, _MADE_UP_MODE, mtime_ns, 0, 0, label, size, None, media_type, content
+    )
 
 
 def raise_it(_path: bytes, error: SpooldError) -> None:

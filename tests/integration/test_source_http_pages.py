@@ -1,12 +1,14 @@
 """The http source: lists of items, page after page, against a real server."""
 
 import json
+import os
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from spoold.connections import NO_CONNECTIONS
+from spoold.connections import NO_CONNECTIONS, Connections
+from spoold.connections.apis import EndpointSettings
 from spoold.errors import SpooldError
 from spoold.sources.http import HttpSource, HttpSpec
 from spoold.sources.source import Gathering
@@ -135,6 +137,38 @@ def test_pages_that_come_round_again_are_an_error(
     assert "come round again" in error.message
     assert not error.transient
     assert len(api.asked) <= 3
+
+
+@pytest.mark.parametrize(("lead", "circle"), [(0, 1), (0, 7), (1, 2), (5, 3), (40, 30)])
+def test_a_circle_of_any_length_is_found_though_one_page_of_it_is_remembered(
+    api: Api, lead: int, circle: int
+) -> None:
+    def answer(exchange: Exchange) -> None:
+        number = int(exchange.query.get("at", "0"))
+        following = number + 1 if number + 1 < lead + circle else lead
+        exchange.send("[1]", Link=f"</events?at={following}>; rel=next")
+
+    api.answer = answer
+    assert "come round again" in refused(api, {"pages": "link"}).message
+    assert len(api.asked) <= 3 * (lead + circle) + 1
+
+
+def test_a_file_has_no_owner_of_this_machine(api: Api) -> None:
+    api.answer = lambda exchange: exchange.send("[1]")
+    section = EndpointSettings.model_validate({"api": "a", "path": "/events"})
+    connections = Connections(apis={"a": settings(api.base)}, endpoints={"events": section})
+    spec = HttpSpec(kind="http", endpoint="events")
+    if as_root := os.geteuid() == 0:
+        os.setegid(65534)
+        os.seteuid(65534)
+    try:
+        with Gathering(connections) as gathering:
+            [entry] = HttpSource.open(spec, gathering, "http:events").entries()
+    finally:
+        if as_root:
+            os.seteuid(0)
+            os.setegid(0)
+    assert (entry.uid, entry.gid) == (0, 0)
 
 
 @pytest.mark.parametrize(

@@ -11,14 +11,14 @@ again in `client`, how a file is resumed in `download`.
 from collections.abc import Iterator
 from typing import ClassVar, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field
 
 from spoold import errors
 from spoold.bundle.entry import SourceEntry
-from spoold.bundle.paths import path_fault
 from spoold.connections.parameters import Given, bind
 from spoold.errors import SpooldError
 from spoold.section import Name
+from spoold.sources.fields import Into
 from spoold.sources.http.addresses import require_address
 from spoold.sources.source import Gathering, Problem, SourceSpec, raise_it
 
@@ -29,19 +29,7 @@ class HttpSpec(SourceSpec):
     kind: Literal["http"]
     endpoint: Name = Field(description="a key of [endpoints] in the configuration")
     parameters: Given = Field(default_factory=dict, description="exactly those it declares")
-    into: str | None = Field(default=None, description="the folder in the bundle")
-
-    @field_validator("into")
-    @classmethod
-    def _check_into(cls, into: str | None) -> str | None:
-        if into is not None:
-            try:
-                fault = path_fault(into.encode())
-            except UnicodeEncodeError:
-                fault = "it holds half a character (a lone surrogate)"
-            if fault:
-                raise ValueError(f"it is the path of a folder in the bundle, but {fault}")
-        return into
+    into: Into | None = Field(default=None, description="the folder in the bundle")
 
     def title(self) -> str:
         """Kind and endpoint."""

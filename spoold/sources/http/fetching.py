@@ -1,13 +1,12 @@
 """What an endpoint's answer becomes: lines, a file, or lines and a file for each item."""
 
-import os
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import closing, nullcontext
 from typing import Final
 
 from spoold import canonical, errors
-from spoold.bundle.entry import ByteStream, Kind, SourceEntry
+from spoold.bundle.entry import ByteStream, SourceEntry
 from spoold.connections.apis import ApiSettings, DownloadSettings, EndpointSettings
 from spoold.connections.parameters import Value
 from spoold.connections.row_types import ROWS_MEDIA_TYPE, ROWS_SUFFIX
@@ -18,9 +17,8 @@ from spoold.sources.http.download import Download, Wanted
 from spoold.sources.http.files import ItemFile, ItemFiles, file_of, name_of
 from spoold.sources.http.listing import Lines, Listing
 from spoold.sources.http.pages import NoPageError
-from spoold.sources.source import Gathering, Problem
+from spoold.sources.source import Gathering, Problem, made_up
 
-_MODE: Final = 0o644
 _SHOWN: Final = 200
 _KEY_STATUSES: Final = frozenset({401, 403})
 
@@ -157,18 +155,13 @@ class Fetch:
         media_type: str | None,
         mtime_ns: int | None = None,
     ) -> SourceEntry:
-        return SourceEntry(
+        return made_up(
             path,
-            Kind.FILE,
-            _MODE,
-            time.time_ns() if mtime_ns is None else mtime_ns,
-            os.geteuid(),
-            os.getegid(),
             self._label,
-            size,
-            None,
-            media_type,
             content,
+            mtime_ns=time.time_ns() if mtime_ns is None else mtime_ns,
+            size=size,
+            media_type=media_type,
         )
 
     def _path(self, name: str) -> bytes:
