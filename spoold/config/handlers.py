@@ -249,7 +249,10 @@ class _Maker:
                 content = file.read(_MAX_SCHEMA_BYTES + 1)
             if len(content) > _MAX_SCHEMA_BYTES:
                 raise ValueError(f"larger than {show_size(_MAX_SCHEMA_BYTES)}")
-            return Schema(json.loads(content))
+            schema = Schema(json.loads(content))
+            if reference := schema.dangling():
+                raise ValueError(f"it refers to {reference}, which leads nowhere")
+            return schema
         except OSError as error:
             self._wrong("schema", f"{path}: {error.strerror}")
         except (ValueError, RecursionError) as error:

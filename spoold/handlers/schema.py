@@ -66,6 +66,28 @@ class Schema:
             raise ValueError(f"{error.json_path}: {_short(error.message)}") from error
         # An empty registry: what is not in the schema itself cannot be found anywhere.
         self._validator = kind(document, registry=Registry())
+        self._document, self._dialect = document, str(kind.ID_OF(kind.META_SCHEMA))
+
+    def dangling(self) -> str | None:
+        """A reference in it that leads nowhere: no drop could be held against that."""
+        from referencing import Registry, Specification  # noqa: PLC0415
+        from referencing.exceptions import Unresolvable  # noqa: PLC0415
+        from referencing.jsonschema import specification_with  # noqa: PLC0415
+
+        kind = specification_with(self._dialect, default=Specification.OPAQUE)
+        root = kind.create_resource(self._document)
+        todo = [(root, Registry[Any]().resolver_with_root(root))]
+        while todo:
+            resource, resolver = todo.pop()
+            contents = resource.contents
+            for key in _REFERENCES.intersection(contents if isinstance(contents, dict) else ()):
+                reference = contents[key]
+                try:
+                    resolver.lookup(reference)
+                except (Unresolvable, LookupError, TypeError, ValueError):
+                    return str(reference)
+            todo += [(each, resolver.in_subresource(each)) for each in resource.subresources()]
+        return None
 
     def check(self, document: object, most_seconds: float = _MAX_SECONDS) -> None:
         """Raises drop-schema, with the first places that are wrong. In the main thread only."""

@@ -138,6 +138,7 @@ success_codes = [256]
         ('command = ["true"]\nschema = "gone.json"', 4, "No such file"),
         ('command = ["true"]\nschema = "spoold.toml"', 4, "Expecting value"),
         ('command = ["true"]\nschema = "bad.json"', 4, "only references within it"),
+        ('command = ["true"]\nschema = "astray.json"', 4, "refers to #/gone, which leads nowhere"),
         ('command = ["true"]\ntimeout = "7d"', 4, "more than [workers] timeout_seconds"),
         ('command = ["true"]\nsuccess_codes = [75]', 2, "means success already"),
         ('command = ["true"]\nworking_directory = "tmp"', 4, "whole path"),
@@ -146,6 +147,7 @@ success_codes = [256]
 def test_what_cannot_work_is_refused_at_the_start(
     spool: Spool, text: str, line: int, what: str
 ) -> None:
+    (spool.root / "astray.json").write_text('{"items": {"$ref": "#/gone"}}')
     (spool.root / "bad.json").write_text('{"$ref": "https://example.org/x"}')
     message = refusal(spool, f'[[handlers]]\n{text}\npattern = "intent-*.json"\n')
     assert f"{spool.root}/spoold.toml:{line}: " in message

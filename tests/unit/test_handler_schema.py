@@ -12,6 +12,7 @@ from spoold import errors
 from spoold.errors import SpooldError
 from spoold.handlers.schema import Schema
 
+DRAFT_7 = "http://json-schema.org/draft-07/schema#"
 INTENT = {
     "type": "object",
     "required": ["site", "replicas"],
@@ -83,9 +84,28 @@ def test_a_base_that_names_a_server_is_never_asked() -> None:
     assert asked == []
 
 
+@pytest.mark.parametrize(
+    ("schema", "reference"),
+    [
+        (INTENT, None),
+        (True, None),
+        ({"const": {"$ref": "#/gone"}, "properties": {"$ref": {"$ref": "#"}}}, None),
+        ({"$id": "urn:a", "$defs": {"b": {"$anchor": "b"}}, "items": {"$ref": "#b"}}, None),
+        ({"$defs": {"b": {"$id": "urn:b", "$ref": "#/$defs/c", "$defs": {"c": {}}}}}, None),
+        ({"$ref": "#/$defs/gone"}, "#/$defs/gone"),
+        ({"properties": {"a": {"items": {"$ref": "#gone"}}}}, "#gone"),
+        ({"allOf": [{}], "not": {"$ref": "#/allOf/x"}}, "#/allOf/x"),
+        ({"$schema": DRAFT_7, "$ref": "#/definitions/a"}, "#/definitions/a"),
+    ],
+)
+def test_a_reference_that_leads_nowhere_is_found_without_a_drop(
+    schema: object, reference: str | None
+) -> None:
+    assert Schema(schema).dangling() == reference
+
+
 def test_schemas_of_an_older_draft_are_understood() -> None:
-    draft = "http://json-schema.org/draft-07/schema#"
-    schema = {"$schema": draft, "items": [{"type": "integer"}]}
+    schema = {"$schema": DRAFT_7, "items": [{"type": "integer"}]}
     assert refusal(schema, ["a"]).at == "[0]"
     assert json.dumps(schema)
 
