@@ -187,7 +187,7 @@ def build(request: BundleRequest, context: Context) -> tuple[BuiltBundle, list[s
     ) as gathering:
         sources: list[Source] = []
         for number, label in enumerate(titles):
-            with _located(_place(request, number)):
+            with located(_place(request, number)):
                 sources.append(open_source(specs[number], gathering, label))
         built = _gather(request, context, dict(zip(titles, sources, strict=True)), meter)
     warnings = [warning for source in sources for warning in source.warnings]
@@ -213,7 +213,7 @@ def check(request: BundleRequest, connections: Connections) -> None:
     with Gathering(connections) as gathering:
         for number, label in enumerate(labels(specs)):
             try:
-                with _located(_place(request, number)):
+                with located(_place(request, number)):
                     open_source(specs[number], gathering, label)
             except SpooldError as error:
                 mistakes.append(error)
@@ -269,7 +269,7 @@ def _gather(
     ) as writer:
         for number, (title, source) in enumerate(sources.items()):
             meter.source = title
-            with _located(_place(request, number)):
+            with located(_place(request, number)):
                 _add(source, writer, skipping=request.on_error == "skip")
         return writer.finish(
             ManifestFields(
@@ -289,7 +289,7 @@ def _measured(request: BundleRequest, sources: Iterable[Source]) -> int | None:
     """How many bytes there are to come; None where one of the sources does not know."""
     total = 0
     for number, source in enumerate(sources):
-        with _located(_place(request, number)):
+        with located(_place(request, number)):
             size = source.measure()
         if size is None:
             return None
@@ -308,7 +308,7 @@ def _add(source: Source, writer: BundleWriter, *, skipping: bool) -> None:
 
 
 @contextmanager
-def _located(place: str) -> Iterator[None]:
+def located(place: str) -> Iterator[None]:
     """Say where in the request the field stands that an error speaks of."""
     try:
         yield

@@ -17,7 +17,7 @@ from typing import Annotated, BinaryIO, Literal, cast
 from pydantic import Field, model_validator
 
 from spoold import canonical, errors
-from spoold.actions.bundle import threads
+from spoold.actions.bundle import located, threads
 from spoold.actions.context import Action, Context, Outcome
 from spoold.actions.delivering import deliver, rows
 from spoold.actions.part import Part
@@ -148,34 +148,39 @@ def _open(context: Context, request: RehydrateRequest | None) -> Iterator[Binary
         with open_bundle(context.drop) as file:
             yield file
     elif request.bundle.store is not None:
+        check(request, context.settings.connections)
         with _open_stored(context, request.bundle.store, request.bundle.path) as file:
             yield file
     else:
         assert request.bundle.root is not None
         roots = context.settings.connections.roots
-        with RootedPath(request.bundle.root, request.bundle.path, roots).open_file() as file:
+        with located("bundle"):
+            opened = RootedPath(request.bundle.root, request.bundle.path, roots).open_file()
+        with opened as file:
             yield file
 
 
 def check(request: RehydrateRequest, connections: Connections) -> None:
     """Whether what it names is configured.
 
-    Raises root-unknown, path-outside-root or store-unknown.
+    Raises root-unknown, path-outside-root, store-unknown, or source-missing for a path that no
+    object can have.
     """
-    if request.bundle.root is not None:
-        RootedPath(request.bundle.root, request.bundle.path, connections.roots)
-    elif request.bundle.store is not None:
-        named(request.bundle.store, connections.stores)
+    bundle = request.bundle
+    with located("bundle"):
+        if bundle.root is not None:
+            RootedPath(bundle.root, bundle.path, connections.roots)
+        elif bundle.store is not None:
+            named(bundle.store, connections.stores)
+            if what := path_fault(bundle.path.encode()):
+                shown = canonical.text(bundle.path)
+                raise SpooldError(errors.SOURCE_MISSING, f"{shown}: {what}", at="path")
 
 
 @contextmanager
 def _open_stored(context: Context, name: str, path: str) -> Iterator[BinaryIO]:
     from spoold.stores import StoredObject, open_store  # noqa: PLC0415  # TLS and XML
 
-    if what := path_fault(path.encode()):
-        raise SpooldError(
-            errors.SOURCE_MISSING, f"{canonical.text(path)}: {what}", at="bundle.path"
-        )
     with open_store(name, context.settings.connections, context.check) as store:
         found = store.look(store.key(path))
         if found is None:

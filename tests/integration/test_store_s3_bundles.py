@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from spoold import errors
-from spoold.actions import ACTIONS
+from spoold.actions import ACTIONS, rehydrate
 from spoold.actions.context import ActionSettings, Context, Outcome
 from spoold.connections import Connections
 from spoold.errors import SpooldError
@@ -222,6 +222,29 @@ def test_what_is_no_bundle_in_a_store_is_refused(
     with pytest.raises(SpooldError) as caught:
         site.run("rehydrate", bundle={"store": store, "path": path})
     assert caught.value.code is code
+
+
+@pytest.mark.parametrize(
+    ("bundle", "code", "at"),
+    [
+        ({"root": "gone", "path": "x"}, errors.ROOT_UNKNOWN, "bundle.root"),
+        ({"root": "usb", "path": "../x"}, errors.PATH_OUTSIDE_ROOT, "bundle.path"),
+        ({"store": "other", "path": "x"}, errors.STORE_UNKNOWN, "bundle.store"),
+        ({"store": "vault", "path": "../x"}, errors.SOURCE_MISSING, "bundle.path"),
+    ],
+)
+def test_a_place_that_cannot_be_is_known_before_it_is_looked_at(
+    site: Site, bundle: dict[str, str], code: errors.Code, at: str
+) -> None:
+    request = {"type": "spoold.request/1", "action": "rehydrate", "bundle": bundle}
+    made = dataclasses.replace(site.connections, roots={"usb": site.folder})
+    site.connections = made
+    with pytest.raises(SpooldError) as caught:
+        rehydrate.check(rehydrate.RehydrateRequest.model_validate(request), made)
+    assert (caught.value.code, caught.value.at) == (code, at)
+    with pytest.raises(SpooldError) as caught:
+        site.run("rehydrate", bundle=bundle)
+    assert (caught.value.code, caught.value.at) == (code, at)
 
 
 def test_a_stored_bundle_that_is_replaced_while_it_is_read_is_tried_again(
