@@ -144,7 +144,7 @@ class Worker:
                 assert job.outcome is not None
                 scratch = scratch_folder.take_over(tree, claim)
                 if not self._store.holds(claim):  # the folder was made too late to be fenced off
-                    scratch_folder.end(tree, scratch)
+                    scratch_folder.leave(tree, self._store, claim)
                     raise LeaseLostError
                 self._stage.record.begun(claim)
                 return Ready(claim, scratch, Ending.of(job.outcome))

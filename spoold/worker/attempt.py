@@ -129,7 +129,7 @@ class Attempt:
         scratch = begin(self.site.tree, self.claim)
         points.reached("scratch")
         if recorded:  # else the row is asked when it is recorded
-            self._require_held(scratch)
+            self._require_held()
         return Ready(self.claim, scratch, ending)
 
     def _begin(self) -> Ready | Became:
@@ -147,7 +147,7 @@ class Attempt:
         except SpooldError as error:
             if not scratch.exists():  # a handler's tool has removed it: the answer needs one
                 scratch.mkdir(mode=0o700)
-                self._require_held(scratch)
+                self._require_held()
             return self._fail(scratch, error)
         points.reached("act")
         ending = Ending(State.SUCCEEDED, outcome.result, None, outcome.warnings)
@@ -224,18 +224,18 @@ class Attempt:
                 with suppress(KeyHeldError, KeyDoneError):
                     self._take_key(*taken)
 
-    def _require_held(self, scratch: Path) -> None:
+    def _require_held(self) -> None:
         """Make sure that this folder was made in time; raises LeaseLostError.
 
         Whoever claims the job after this answer begins with moving the folder away, which fences
         off all that leaves it by path. One that was made later nobody would move.
         """
         if not patiently(self.store.holds, self.claim):
-            scratch_folder.end(self.site.tree, scratch)
+            scratch_folder.leave(self.site.tree, self.store, self.claim)
             raise LeaseLostError
 
     def _wait_for(self, scratch: Path, held: KeyHeldError) -> Became:
-        self._require_held(scratch)
+        self._require_held()
         self.live.held_up(self.claim.job, scratch)
         scratch_folder.end(self.site.tree, scratch)
         self.let_go()
@@ -297,7 +297,7 @@ class Attempt:
 
     def _say_scheduled(self, scratch: Path, error: SpooldError, delay: float) -> None:
         """Show that it will be tried again and why, give the folder back, and let go."""
-        self._require_held(scratch)
+        self._require_held()
         # Before the row: once it is scheduled, the next attempt's statuses may be on their way.
         when = datetime.now(UTC) + timedelta(seconds=delay)
         self.live.scheduled(self.claim.job, scratch, error, when)

@@ -113,8 +113,11 @@ class Publishing:
     def _end(self, ready: Ready) -> Became:
         if ready.error is not None and not ready.published:
             return self._again(ready, ready.error)
-        scratch.end(self._tree, ready.scratch)
-        return Became.PUBLISHED if ready.published else Became.LOST
+        if ready.published:
+            scratch.end(self._tree, ready.scratch)
+            return Became.PUBLISHED
+        scratch.leave(self._tree, self._store, ready.claim)
+        return Became.LOST
 
     def _again(self, ready: Ready, error: SpooldError) -> Became:
         """Try again later, for ever: by then it may be somebody else who does."""
@@ -132,6 +135,9 @@ class Publishing:
         # Nothing is recorded yet: the attempt is made again, and not counted.
         if held:
             self._live.scheduled(job, ready.scratch, error, when)
+        # Removed only once the row says so: a commit whose answer was lost may have recorded it.
+        if not patiently(self._store.postpone, claim, document, _AGAIN_SECONDS):
+            scratch.leave(self._tree, self._store, claim)
+            return Became.LOST
         scratch.end(self._tree, ready.scratch)
-        postponed = patiently(self._store.postpone, claim, document, _AGAIN_SECONDS)
-        return Became.POSTPONED if postponed else Became.LOST
+        return Became.POSTPONED

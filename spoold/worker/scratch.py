@@ -19,7 +19,8 @@ import structlog
 
 from spoold import points, spool
 from spoold.publish.plan import STATUS_FILE
-from spoold.queue.job import FINAL, Claim, State
+from spoold.queue.job import FINAL, Claim, Standing, State
+from spoold.queue.patience import patiently
 from spoold.queue.store import Store
 from spoold.sinks.remove import remove_tree
 from spoold.spool import Folder, Spool
@@ -100,6 +101,17 @@ def end(tree: Spool, path: Path) -> None:
             remove_tree(trash)
 
 
+def leave(tree: Spool, store: Store, claim: Claim) -> None:
+    """Remove the folder of a claim that was lost, as the sweep would: it may be the next one's.
+
+    What a row that is being published has recorded stands in it, and nowhere else.
+    """
+    rows = patiently(store.existing, [claim.job.id])
+    scratch = Scratch(claim.job.id, claim.epoch, _path(tree, claim))
+    if _is_over(tree, scratch, rows.get(scratch.job)):
+        end(tree, scratch.path)
+
+
 def begun(tree: Spool, store: Store) -> set[uuid.UUID]:
     """The jobs whose present claim has taken its first step."""
     found = list(_all(tree))
@@ -121,20 +133,20 @@ def sweep(tree: Spool, store: Store) -> int:
     rows = store.existing([scratch.job for scratch in found])
     removed = 0
     for scratch in found:
-        row = rows.get(scratch.job)
-        if row is None:
-            # A final status in it may be all that is left of a job in a database that was lost.
-            answered = (scratch.path / STATUS_FILE).exists()
-            gone = not (answered or _has_claimed_file(tree, scratch.job))
-        else:
-            gone = row.state in FINAL or (
-                row.epoch > scratch.epoch and row.state is not State.PUBLISHING
-            )
-        if gone:
+        if _is_over(tree, scratch, rows.get(scratch.job)):
             discard(tree, scratch)
             removed += 1
     _empty_trash(tree)
     return removed
+
+
+def _is_over(tree: Spool, scratch: Scratch, row: Standing | None) -> bool:
+    """Whether nobody can own this folder any more."""
+    if row is None:
+        # A final status in it may be all that is left of a job in a database that was lost.
+        answered = (scratch.path / STATUS_FILE).exists()
+        return not (answered or _has_claimed_file(tree, scratch.job))
+    return row.state in FINAL or (row.epoch > scratch.epoch and row.state is not State.PUBLISHING)
 
 
 def _empty_trash(tree: Spool) -> None:

@@ -40,6 +40,21 @@ def test_e29_who_wakes_during_a_publication_changes_nothing(scene: Scene, point:
     outlive(scene)
 
 
+@pytest.mark.parametrize("point", ["claim", "scratch", "publish.2"])
+def test_e29_who_wakes_before_anybody_goes_on_leaves_what_is_to_be_published(
+    scene: Scene, point: str
+) -> None:
+    scene.drop(bundle_drop(scene))
+    scene.stop("daemon", at="publish.2")
+    rescue(scene)
+    scene.suspend("worker", at=point)
+    deafen(scene)
+    sleeper = rescue(scene)
+    wake(scene, sleeper)
+    scene.finish()
+    scene.check()
+
+
 def test_e29_who_wakes_while_another_works_says_nothing_of_its_own_failure(scene: Scene) -> None:
     scene.drop(restore_drop(scene))
     assert scene.run("intake") == 0
