@@ -122,10 +122,9 @@ class Daemon:
 
         Raises schema-newer where that is why it ends.
         """
+        # Before there are handlers: no signal is looked at meanwhile, so let it end the process.
+        began = patiently(self._catch_up)
         signals = self._signals()
-        began = self._own.now()
-        signer = load_signer(self._config.signing_key, self._config.site)
-        patiently(recover, self._tree, self._own, signer)
         server = None
         if address := self._config.http.address():
             server = HealthServer(address, self._metrics, self._observer.checks)
@@ -170,6 +169,13 @@ class Daemon:
             events.warning("daemon.left-hanging", parts=hanging)
             return Exit.LEFT_FOR_LATER if once else Exit.DONE
         return self._verdict(began) if once else Exit.DONE
+
+    def _catch_up(self) -> datetime:
+        """Bring the rows up to what the tree knows; returns the database's time of before."""
+        self._backend.keep_alive()  # as maintenance does later
+        began = self._own.now()
+        recover(self._tree, self._own, load_signer(self._config.signing_key, self._config.site))
+        return began
 
     # --- the main thread ----------------------------------------------------------------------
 

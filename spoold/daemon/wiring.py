@@ -50,13 +50,16 @@ class Backend:
 
     def keep_alive(self) -> None:
         """Start the embedded server again if it has died; to be called now and then."""
-        if self.server is None or self.server.alive():
+        if self.server is None:
             return
-        log.error("postgres.died", data=str(self.server.data))
         try:
+            if self.server.alive():
+                return
+            log.error("postgres.died", data=str(self.server.data))
             self.server.revive()
-        except SpooldError as error:  # jobs and drops wait; the next call tries again
-            log.error("postgres.down", error=str(error), fix=error.hint)
+        except (SpooldError, OSError) as error:  # jobs and drops wait; the next call tries again
+            fix = error.hint if isinstance(error, SpooldError) else ""
+            log.error("postgres.down", error=str(error), fix=fix)
 
 
 @contextmanager

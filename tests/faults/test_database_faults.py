@@ -6,6 +6,8 @@ import os
 import random
 import signal
 import socket
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
 from pathlib import Path
@@ -13,8 +15,10 @@ from select import select
 
 import psycopg
 import pytest
+import structlog.testing
 
 from spoold import errors, postgres
+from spoold.daemon.wiring import Backend
 from spoold.errors import SpooldError
 from spoold.postgres.connection import Connection
 from spoold.postgres.home import Home
@@ -333,3 +337,52 @@ def meet_and_go_on(connection: Connection, statement: str) -> None:
         connection.execute(statement)
         wait_until(lambda: select([connection], [], [], 1)[0] != [])
         connection.execute("select 1")
+
+
+KILLED_BEFORE_IT_BEGINS = """
+import os, signal, sys, time
+from spoold import config
+from spoold.daemon.daemon import Daemon
+from spoold.daemon.wiring import database
+from spoold.spool import Spool
+loaded = config.load(Spool.at(sys.argv[1]))
+with database(loaded) as backend:
+    daemon = Daemon(loaded, loaded.spool, backend)
+    pid = (backend.server.data / "postmaster.pid").read_text().split()[0]
+    os.kill(int(pid), signal.SIGKILL)
+    while backend.server.alive():
+        time.sleep(0.01)
+    sys.exit(daemon.run(once=True))
+"""
+
+
+def test_e28_an_embedded_server_that_is_killed_before_the_daemon_begins_is_started_again(
+    make_receiver: MakeReceiver,
+) -> None:
+    site = make_receiver()
+    names = drop_both(site, "early")
+    ended = subprocess.run(
+        [sys.executable, "-c", KILLED_BEFORE_IT_BEGINS, site.root],
+        env={**os.environ, **site.environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert "postgres.died" in ended.stdout + ended.stderr
+    check_each_once(site, [site.final(name, 1) for name in names])
+
+
+def test_a_server_that_cannot_be_looked_after_is_asked_again(own_server: OwnServer) -> None:
+    server = own_server.server
+    backend = Backend(server.conninfo, server)
+    own_server.stop()
+    lock = server.data.parent / "server.lock"
+    lock.unlink()
+    lock.mkdir()  # as good as a disk error
+    with structlog.testing.capture_logs() as said:
+        backend.keep_alive()
+    assert [line["event"] for line in said] == ["postgres.down"]
+    lock.rmdir()
+    backend.keep_alive()
+    assert server.alive()
