@@ -13,7 +13,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -119,13 +119,21 @@ class Supervisor:
     def _fill(self) -> None:
         for place in self._places:
             if place.child is None and time.monotonic() >= place.due:
-                place.child = self._spawn(place)
+                try:
+                    place.child = self._spawn(place)
+                except OSError as error:  # of descriptors or memory there may be more later
+                    log.error("worker.not-started", error=str(error))
+                    self._back_off(place)
 
     def _spawn(self, place: _Place) -> _Child:
         identity = uuid.uuid4()
-        lifeline_read, lifeline_write = os.pipe()
-        events_read, events_write = os.pipe()
-        try:
+        with ExitStack() as theirs, ExitStack() as ours:
+            lifeline_read, lifeline_write = os.pipe()
+            theirs.callback(os.close, lifeline_read)
+            ours.callback(os.close, lifeline_write)
+            events_read, events_write = os.pipe()
+            theirs.callback(os.close, events_write)
+            ours.callback(os.close, events_read)
             process = subprocess.Popen(
                 self.command,
                 stdin=subprocess.DEVNULL,
@@ -138,17 +146,11 @@ class Supervisor:
                     EVENTS_VARIABLE: str(events_write),
                 },
             )
-        finally:
-            os.close(lifeline_read)
-            os.close(events_write)
-        child = _Child(
-            identity,
-            process,
-            os.pidfd_open(process.pid),
-            lifeline_write,
-            events_read,
-            time.monotonic(),
-        )
+            ours.callback(process.wait)
+            ours.callback(process.kill)
+            pidfd = os.pidfd_open(process.pid)
+            ours.pop_all()  # nothing is undone any more
+        child = _Child(identity, process, pidfd, lifeline_write, events_read, time.monotonic())
         self.watch(child.events, lambda: self._read_events(child))
         self.watch(child.pidfd, lambda: self._bury(place, child))
         log.info("worker.started", worker=str(identity), pid=process.pid)
@@ -167,9 +169,9 @@ class Supervisor:
                 self.on_published(Published.parse(line))
 
     def _bury(self, place: _Place, child: _Child) -> None:
-        status = child.process.wait()
         with suppress(ProcessLookupError):  # what a dead worker started must not outlive it
             os.killpg(child.process.pid, signal.SIGKILL)
+        status = child.process.wait()  # not before: its number could be given to another group
         with suppress(KeyError):
             while child.events in self._selector.get_map():
                 self._read_events(child)
@@ -181,11 +183,15 @@ class Supervisor:
         # has a back-off of its own: the others are not to wait for it.
         if child.worked or time.monotonic() - child.started > _STEADY_SECONDS:
             place.pause = 0.0
-        place.due = time.monotonic() + place.pause
-        place.pause = min(max(0.5, place.pause * 2), _LONGEST_PAUSE_SECONDS)
+        self._back_off(place)
         if not self._draining:
             log.warning("worker.died", worker=str(child.identity), status=status)
         self.on_death(child.identity, status)
+
+    @staticmethod
+    def _back_off(place: _Place) -> None:
+        place.due = time.monotonic() + place.pause
+        place.pause = min(max(0.5, place.pause * 2), _LONGEST_PAUSE_SECONDS)
 
 
 def hold_lifeline() -> None:

@@ -1,5 +1,6 @@
 """What a worker's death costs: its own job an attempt, its neighbours nothing, the pool no time."""
 
+import os
 import signal
 import sys
 import time
@@ -128,3 +129,35 @@ def test_a_worker_that_cannot_even_begin_is_started_again_with_back_off(
     pools.append(Pool(tmp_path, "os._exit(78)"))
     assert pools[0].started(4) >= 1.5  # 0, 0.5 and 1 second between them
     assert set(pools[0].deaths) == {78}
+
+
+def test_a_worker_that_cannot_be_started_is_tried_again_and_leaves_no_descriptor(
+    tmp_path: Path,
+) -> None:
+    program = tmp_path / "program"
+    deaths: list[int] = []
+    supervisor = Supervisor(
+        command=[str(program)],
+        count=1,
+        environment={},
+        on_published=lambda published: None,
+        on_death=lambda worker, status: deaths.append(status),
+    )
+    before = set(os.listdir("/proc/self/fd"))
+    supervisor.start()
+    assert supervisor.alive() == 0
+    assert set(os.listdir("/proc/self/fd")) == before
+    aside = tmp_path / "aside"
+    aside.write_text("#!/bin/sh\nexit 3\n")
+    aside.chmod(0o755)
+    aside.rename(program)
+
+    def died() -> bool:
+        supervisor.wait(0.05)
+        return bool(deaths)
+
+    wait_until(died)
+    assert deaths[0] == 3
+    supervisor.drain()
+    while supervisor.alive():
+        supervisor.wait(0.05)
