@@ -140,7 +140,7 @@ class Observer:
         probe = self._tree.folder(Folder.PRIVATE) / f".probe.{os.getpid()}"
         try:
             probe.write_bytes(b"x")
-            probe.unlink()
+            probe.unlink(missing_ok=True)  # two may look at once
         except OSError as error:
             return False, f"{self._tree.root}: {error.strerror}"
         return True, "writable"
