@@ -437,12 +437,8 @@ where spool = %(spool)s and finished_at < now() - make_interval(secs => %(second
 -- name: prune
 -- In small batches: one large one would hold back vacuum for all. Names in the tree are given up when
 -- their files go.
-with old as (
-  select id from spoold.job
-  where spool = %(spool)s and finished_at < now() - make_interval(secs => %(seconds)s::float8)
-  order by finished_at limit %(limit)s for update skip locked
-)
-delete from spoold.job using old where job.id = old.id returning job.id;
+delete from spoold.job
+where spool = %(spool)s and id = any(%(jobs)s) and finished_at is not null returning id;
 
 -- name: next_to_prune
 select id from spoold.job

@@ -217,16 +217,13 @@ class Store:
         return int(row[0])
 
     def next_to_prune(self, older_than_seconds: float, limit: int = 5000) -> list[uuid.UUID]:
-        """The jobs that `prune` would delete."""
+        """The jobs that ended so long ago, the oldest first."""
         parameters = self._with(seconds=older_than_seconds, limit=limit)
         return [row[0] for row in self.database.rows("next_to_prune", parameters)]
 
-    def prune(self, older_than_seconds: float, limit: int = 5000) -> int:
-        """Delete jobs that ended so long ago; their keys stay done, and their names reserved.
-
-        Call again while it deletes.
-        """
-        return len(self.database.rows("prune", self._with(seconds=older_than_seconds, limit=limit)))
+    def prune(self, jobs: Collection[uuid.UUID]) -> int:
+        """Delete these jobs, if they have ended; their keys stay done, and their names reserved."""
+        return len(self.database.rows("prune", self._with(jobs=list(jobs))))
 
     def erase(self) -> None:
         """Delete all rows of this spool, unless a tree is bound to it: for one of a self-test."""

@@ -209,7 +209,7 @@ def prune_jobs(tree: Spool, store: Store, seconds: float, limit: int = 5000) -> 
     for some in _batches(jobs):
         places.give_up([one for one in places.of(some, list(Area)) if is_gone(tree, one)])
     points.reached("retain.rows")
-    return store.prune(seconds, limit) if jobs else 0
+    return store.prune(jobs) if jobs else 0
 
 
 def _batches(given: Iterable[T]) -> Iterator[list[T]]:

@@ -344,3 +344,21 @@ def test_a_duplicate_names_no_result_that_was_removed(scene: Scene) -> None:
     document = json.loads(path.read_bytes())
     assert document["state"] == "duplicate"
     assert document["result"]["stands"] is None
+
+
+def test_a_row_goes_only_after_the_names_of_its_lost_files_be_it_due_only_now(
+    scene: Scene,
+) -> None:
+    scene.drop(bundle_drop(scene))
+    scene.finish()
+    backdate(scene)
+    first = placed(scene)
+    scene.drop(bundle_drop(scene, "request-later.json", idempotency_key="later"))
+    scene.finish()
+    scene.suspend("retention", at="retain.rows", SPOOLD_RETENTION_JOBS="1d")
+    for name in placed(scene) - first:
+        (scene.tree.root / name).unlink()
+    backdate(scene)
+    assert scene.forks.wake() == 0
+    assert scene.store.jobs() == []
+    assert placed(scene) == first

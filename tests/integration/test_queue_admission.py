@@ -214,8 +214,8 @@ def test_a_key_outlives_its_pruned_job(store: Store) -> None:
     first = _keyed()
     _admit(store, first)
     _run(store)
-    assert store.prune(3600) == 0
-    assert store.prune(-1) == 1
+    assert store.next_to_prune(3600) == []
+    assert store.prune(store.next_to_prune(-1)) == 1
     assert store.get(first.id) is None
     assert _admit(store, _keyed()).verdict is Verdict.DUPLICATE
 
