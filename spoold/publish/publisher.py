@@ -36,6 +36,7 @@ from spoold.status import Host, status_name
 from spoold.trust import Signer
 
 _FSYNC_EACH: Final = 3  # so many jobs are fsynced file by file; of more, the file system is at once
+_NAME_ROUNDS: Final = 100
 
 
 @dataclass(slots=True)
@@ -114,7 +115,9 @@ class Publisher:
 
     def _record(self, batch: Sequence[Ready]) -> None:
         """Plan, sync and commit; again with other names for those whose names are taken."""
-        while batch:
+        for _ in range(_NAME_ROUNDS):
+            if not batch:
+                return
             planned: list[tuple[Ready, Publication]] = []
             for ready in batch:
                 with ready.guarded():
@@ -130,10 +133,13 @@ class Publisher:
                     case Begun.LOST:
                         ready.lost = True
                     case Begun.NAME_TAKEN:
-                        others = self._names_of_others(ready.claim.job, publication)
-                        assert not others <= ready.taken, "a name with the job's digits is taken"
-                        ready.taken |= others
+                        # None, where it was given up since: then the same names may do.
+                        ready.taken |= self._names_of_others(ready.claim.job, publication)
                         batch.append(ready)
+        for ready in batch:
+            ready.error = SpooldError(
+                errors.DATABASE_AWAY, f"the names of job {ready.claim.id} change hands too fast"
+            )
 
     def _plan(self, ready: Ready) -> Publication:
         job = ready.claim.job

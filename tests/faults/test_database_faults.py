@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
 from pathlib import Path
 from select import select
+from typing import LiteralString
 
 import psycopg
 import pytest
@@ -337,6 +338,27 @@ def meet_and_go_on(connection: Connection, statement: str) -> None:
         connection.execute(statement)
         wait_until(lambda: select([connection], [], [], 1)[0] != [])
         connection.execute("select 1")
+
+
+def test_a_name_that_is_given_up_while_one_asks_whose_it_is_is_taken(
+    site: Site, proxy: Proxy, conninfo: str
+) -> None:
+    def reserved(statement: LiteralString) -> None:
+        with psycopg.connect(conninfo) as connection:
+            connection.execute(statement, (Spool.at(site.root).identity().spool,))
+
+    reserved(
+        "insert into spoold.published (spool, folder, name, job, role, area)"
+        " values (%s, 'processed', 'request-a.json', gen_random_uuid(), 'drop', 'processed')"
+    )
+    give_up: LiteralString = "delete from spoold.published where spool = %s"
+    fault = proxy.arm(Fault(TEXTS["published_by"], then=lambda: reserved(give_up)))
+    site.start()
+    site.drop("request-a.json", request())
+    assert fault.happened.wait(DEADLINE_SECONDS)
+    status = site.final("request-a.json")
+    assert status["files"]["drop"] == "processed/request-a.json"
+    assert "publish.crashed" not in site.log
 
 
 KILLED_BEFORE_IT_BEGINS = """
