@@ -8,7 +8,7 @@ import os
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Final
 
 from spoold import canonical
 from spoold.canonical import Document
@@ -32,6 +32,8 @@ from spoold.trust import Role, Signer, Trust
 from spoold.trust_store import load_trust
 
 Content = bytes
+
+_MAX_STATUS_BYTES: Final = 16 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +134,6 @@ def _is_of_another(answer: Content | None, job_id: str) -> bool:
 
 
 def _read(path: bytes) -> Content | None:
-    with suppress(OSError):
-        return Path(os.fsdecode(path)).read_bytes()
+    with suppress(OSError), open(path, "rb") as file:
+        return file.read(_MAX_STATUS_BYTES)  # what is cut off here is a stranger's
     return None
