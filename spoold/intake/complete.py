@@ -20,13 +20,13 @@ import stat
 from dataclasses import dataclass
 from typing import Final
 
+from spoold.bundle.frames import END_FRAME
 from spoold.intake.settings import IntakeSettings, Method, Reason
 from spoold.intake.strict_json import MAX_STRUCTURE
 
-# The last frame of every bundle: 1,024 zero bytes, compressed to these very bytes.
-_ZSTD_END: Final = bytes.fromhex("28b52ffd6400034d00001000000100fb2b8005cdac85f0")
-_GZIP_END: Final = bytes.fromhex("1f8b08000000000000ff63601805a360148c5400002eafb5ef00040000")
-_MAX_END_BYTES = max(len(_ZSTD_END), len(_GZIP_END))
+# The last frame of every bundle: the zero bytes that end a tar.
+_ENDS: Final = tuple(END_FRAME.values())
+_MAX_END_BYTES: Final = max(map(len, _ENDS))
 
 _OPEN_FLAGS: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 _SIG_IGN: Final = 1
@@ -71,7 +71,7 @@ def ask_writer(descriptor: int, *, believed: bool) -> Writer:
 def ends_like_bundle(descriptor: int, size: int) -> bool:
     """Whether a file's last bytes are those of every whole bundle."""
     tail = os.pread(descriptor, _MAX_END_BYTES, max(0, size - _MAX_END_BYTES))
-    return tail.endswith((_ZSTD_END, _GZIP_END))
+    return tail.endswith(_ENDS)
 
 
 def ends_as_json(content: bytes) -> bool:
