@@ -16,6 +16,7 @@ from dataclasses import replace
 
 from spoold import errors, postgres
 from spoold.config import Config
+from spoold.daemon.wiring import worker_settings
 from spoold.errors import SpooldError
 from spoold.intake.lock import IntakeLock
 from spoold.publish.place import Placement
@@ -32,7 +33,6 @@ from spoold.worker import scratch
 from spoold.worker.recovery import drop_answered
 from spoold.worker.rescue import is_worker
 
-_LEASE_SECONDS = 30.0
 _MOST = 100_000
 
 
@@ -48,7 +48,7 @@ def adopt(config: Config, *, new_database: bool = False) -> list[str]:
         migrate.migrate(database)
         store = Store(database, tree.identity().spool)
         if config.database_url:
-            _refuse_living(store)
+            _refuse_living(store, worker_settings(config).lease_seconds)
         both = {Mismatch.PLACE, Mismatch.DATABASE}
         accept = both if new_database else {Mismatch.PLACE}
         bound = binding.bind(database, tree, config.site, accept=accept)
@@ -105,7 +105,7 @@ def _give_up_lost(tree: Spool) -> list[str]:
     return []
 
 
-def _refuse_living(store: Store) -> None:
+def _refuse_living(store: Store, lease_seconds: float) -> None:
     """A daemon of the tree that this one was copied from, on another host perhaps.
 
     On this host its processes are looked for: a database that was just restored remembers some.
@@ -113,7 +113,7 @@ def _refuse_living(store: Store) -> None:
     host = socket.gethostname()
     for worker in store.workers():
         lives = worker.host != host or is_worker(worker.pid)
-        if lives and worker.seen_seconds < _LEASE_SECONDS:
+        if lives and worker.seen_seconds < lease_seconds:
             raise SpooldError(
                 errors.SPOOL_BUSY,
                 f"a worker of this spool, process {worker.pid} on {worker.host}, was there "
