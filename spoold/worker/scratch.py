@@ -106,8 +106,10 @@ def leave(tree: Spool, store: Store, claim: Claim) -> None:
 
     What a row that is being published has recorded stands in it, and nowhere else.
     """
-    rows = patiently(store.existing, [claim.job.id])
     scratch = Scratch(claim.job.id, claim.epoch, _path(tree, claim))
+    if _removed_empty(scratch):  # made after a newer claim had looked: nobody would move it
+        return
+    rows = patiently(store.existing, [scratch.job])
     if _is_over(tree, scratch, rows.get(scratch.job)):
         end(tree, scratch.path)
 
