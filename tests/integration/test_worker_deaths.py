@@ -146,7 +146,7 @@ def test_a_worker_that_cannot_be_started_is_tried_again_and_leaves_no_descriptor
     before = set(os.listdir("/proc/self/fd"))
     supervisor.start()
     assert supervisor.alive() == 0
-    assert set(os.listdir("/proc/self/fd")) == before
+    assert set(os.listdir("/proc/self/fd")) <= before
     aside = tmp_path / "aside"
     aside.write_text("#!/bin/sh\nexit 3\n")
     aside.chmod(0o755)
