@@ -102,7 +102,7 @@ class Rows:
         self._max_rows = max_rows
         self._gathering = gathering
         self._begun = self._ended = False
-        self._batch, self._taken = b"", 0
+        self._batch, self._taken = bytearray(), 0
         self._count = 0
 
     def read(self, size: int, /) -> bytes:
@@ -110,7 +110,7 @@ class Rows:
         if self._taken == len(self._batch) and not self._ended:
             with database_errors(self._database, CODES, at="query"):
                 self._batch, self._taken = self._next(), 0
-        data = self._batch[self._taken : self._taken + size]
+        data = bytes(memoryview(self._batch)[self._taken : self._taken + size])
         self._taken += len(data)
         return data
 
@@ -128,34 +128,35 @@ class Rows:
             )
         return RowSchema(name, self._schema.columns, self._schema.key, self._count)
 
-    def _next(self) -> bytes:
+    def _next(self) -> bytearray:
         """The next rows, whole ones."""
         pgconn, check = self._connection.pgconn, self._gathering.check
         if not self._begun:
             self._begun = True
             run(self._connection, self._statement, check)
         check()
-        rows, size, take = [], 0, pgconn.get_copy_data
-        while size < _BATCH_BYTES:
+        # A row is copied at once: as many views as rows would be work for the garbage collector.
+        batch, rows, take = bytearray(), 0, pgconn.get_copy_data
+        while len(batch) < _BATCH_BYTES:
             count, row = take(1)
             if count > 0:
-                rows.append(row)
-                size += count
+                batch += row
+                rows += 1
             elif count == 0:
                 wait(pgconn, check)
             else:
                 answer(self._connection, check)
                 self._ended = True
                 break
-        self._count += len(rows)
+        self._count += rows
         if 0 < self._max_rows < self._count:
             raise SpooldError(
                 errors.ROWS_TOO_MANY,
                 f"{self._schema.query}: more than {self._max_rows} rows",
                 at="query",
             )
-        self._gathering.count(size, len(rows))
-        return b"".join(rows)
+        self._gathering.count(len(batch), rows)
+        return batch
 
 
 def _columns(connection: Connection, selected: str, gathering: Gathering) -> tuple[Column, ...]:
