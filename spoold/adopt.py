@@ -18,7 +18,7 @@ from spoold import errors, postgres
 from spoold.config import Config
 from spoold.daemon.wiring import worker_settings
 from spoold.errors import SpooldError
-from spoold.intake.lock import IntakeLock
+from spoold.file_lock import FileLock
 from spoold.publish.place import Placement
 from spoold.publish.plan import target_path
 from spoold.queue import binding, migrate
@@ -61,7 +61,7 @@ def adopt(config: Config, *, new_database: bool = False) -> list[str]:
 @contextmanager
 def _no_daemon(tree: Spool) -> Iterator[None]:
     """Every daemon has an intake, and one of them this lock."""
-    lock = IntakeLock(tree.intake_lock)
+    lock = FileLock(tree.intake_lock)
     if not lock.acquire():
         raise SpooldError(errors.SPOOL_BUSY, f"a daemon runs on {tree.root}")
     try:

@@ -21,7 +21,7 @@ from spoold import errors
 from spoold.daemon.observe import Observer
 from spoold.daemon_status import NAME, DaemonState, DaemonStatus, InboxStatus, LastError
 from spoold.errors import CODES, Code
-from spoold.intake.lock import IntakeLock
+from spoold.file_lock import FileLock
 from spoold.intake.loop import Intake
 from spoold.queue.job import Backlog
 from spoold.spool import Folder, Spool, replace_content
@@ -104,7 +104,7 @@ class Renewer:
 
     def stop(self) -> None:
         """Say that the daemon has ended, unless another one has taken its place."""
-        lock = IntakeLock(self._tree.intake_lock)
+        lock = FileLock(self._tree.intake_lock)
         try:
             if lock.acquire():
                 self._write(DaemonState.STOPPED, 0)

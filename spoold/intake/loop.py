@@ -17,9 +17,9 @@ from typing import Final
 
 import structlog
 
+from spoold.file_lock import FileLock
 from spoold.intake.complete import ignore_lease_signal
 from spoold.intake.inbox import InboxLostError, Listing
-from spoold.intake.lock import IntakeLock
 from spoold.intake.request import Models
 from spoold.intake.scan import Scanner
 from spoold.intake.settings import (
@@ -57,7 +57,7 @@ class Intake:
         """The last scan's; replaced, never changed."""
         self._settings = settings
         self._inbox = os.fsencode(spool.folder(Folder.INBOX))
-        self._lock = IntakeLock(spool.intake_lock)
+        self._lock = FileLock(spool.intake_lock)
         self._watch = Watch(self._inbox, settings.file_system)
         self._claimed = os.fsencode(spool.folder(Folder.CLAIMED))
         self._folder: tuple[int, int] | None = None

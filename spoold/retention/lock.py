@@ -7,7 +7,7 @@ from typing import Final
 
 from spoold import errors
 from spoold.errors import SpooldError
-from spoold.intake.lock import IntakeLock
+from spoold.file_lock import FileLock
 from spoold.ownership import hand_over
 from spoold.spool import Spool
 
@@ -17,7 +17,7 @@ _ASK_AGAIN_SECONDS: Final = 0.1
 @contextmanager
 def removing(tree: Spool, patience_seconds: float = 0.0) -> Iterator[None]:
     """Be the only one; wait for so long. Raises retention-busy or OSError."""
-    lock = IntakeLock(tree.retention_lock)
+    lock = FileLock(tree.retention_lock)
     until = time.monotonic() + patience_seconds
     while not lock.acquire():
         if time.monotonic() >= until:

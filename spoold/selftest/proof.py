@@ -13,7 +13,7 @@ from typing import Final
 
 from spoold import __version__, postgres, trust
 from spoold.config import Config
-from spoold.intake.lock import IntakeLock
+from spoold.file_lock import FileLock
 from spoold.queue.binding import check
 from spoold.queue.database import Database
 from spoold.queue.job import Admission, Job, Key, RetryPolicy, State, new_job_id
@@ -67,7 +67,7 @@ def _ground(own: Spool, database: Database) -> Iterator[Spool]:
     for left in private.glob(f"{_PREFIX}*"):
         _remove(Spool.at(left), database)
     tree = Spool.at(private / f"{_PREFIX}{secrets.token_hex(6)}")
-    lock = IntakeLock(tree.intake_lock)
+    lock = FileLock(tree.intake_lock)
     try:
         tree.create()
         lock.acquire()
@@ -79,7 +79,7 @@ def _ground(own: Spool, database: Database) -> Iterator[Spool]:
 
 
 def _remove(tree: Spool, database: Database) -> None:
-    lock = IntakeLock(tree.intake_lock)
+    lock = FileLock(tree.intake_lock)
     with suppress(FileNotFoundError):  # made only half
         if not lock.acquire():  # a self-test that runs
             return

@@ -1,12 +1,12 @@
-"""The lock that makes one intake the spool's only one; others stand by and take over."""
+"""A lock on a file, which ends with the process that holds it, whatever ends that."""
 
 import fcntl
 import os
 from pathlib import Path
 
 
-class IntakeLock:
-    """An flock(2) on one file. It ends with the process, however that ends."""
+class FileLock:
+    """An flock(2) on one file, held by one process at a time."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
