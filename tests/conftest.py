@@ -31,8 +31,10 @@ DEBIAN_PROGRAMS = Path("/usr/lib/postgresql/15/bin")
 
 _TEMPLATE = "spoold_template"
 
-# A shell's background jobs ignore SIGINT, and so would every process that a test starts.
+# A shell's background jobs ignore SIGINT, what nohup starts SIGHUP, and so would every process that
+# a test starts.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 def pytest_xdist_auto_num_workers() -> int:

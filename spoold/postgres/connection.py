@@ -6,11 +6,13 @@ session, they are left out, and what its operator has set for the role counts. `
 refuses a server whose own defaults would lose committed jobs.
 """
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Final
+from typing import Any, Final, TypeVar
 
 import psycopg
+from psycopg.abc import PQGen
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.rows import TupleRow
 
@@ -42,6 +44,12 @@ _SETTINGS = (
     ("transaction_timeout", "300s", 17),
 )
 
+# A server that is frozen, its disk perhaps, keeps a connection alive and ends no statement by
+# itself. Longer than `statement_timeout`: one that works is the first to say so.
+_ANSWER_SECONDS: Final = 150.0
+
+T = TypeVar("T")
+
 # How a server refuses whoever calls. libpq gives no SQLSTATE of a connection that failed: what is
 # not known here, another language for one, is taken for a server that is away.
 _LOGIN: Final = "check user, password and database name in database_url, and pg_hba.conf"
@@ -59,14 +67,48 @@ class LoginRefusedError(SpooldError):
     """The server answers, but not to this user: `database-away` until somebody mends it."""
 
 
-def connect(conninfo: str, application: str) -> Connection:
-    """Open a connection in autocommit mode. Raises database-away or config-invalid."""
+class LimitedConnection(Connection):
+    """A connection that is given up where an answer does not come in time."""
+
+    answer_seconds = _ANSWER_SECONDS
+
+    # Any: what else it is given differs between psycopg's versions.
+    def wait(self, gen: PQGen[T], *arguments: Any, **named: Any) -> T:
+        """Wait for what psycopg is doing. Raises OperationalError, the connection then closed."""
+        return super().wait(self._in_time(gen), *arguments, **named)
+
+    def _in_time(self, doing: PQGen[T]) -> PQGen[T]:
+        until = time.monotonic() + self.answer_seconds
+        try:
+            wanted = next(doing)
+            while True:
+                ready = yield wanted
+                # psycopg comes by every 0.1 s, with nothing where nothing has come.
+                if not ready and time.monotonic() >= until:
+                    self.pgconn.finish()
+                    raise psycopg.OperationalError(
+                        f"the server has not answered for {self.answer_seconds:g} s"
+                    )
+                wanted = doing.send(ready)
+        except StopIteration as end:
+            result: T = end.value
+            return result
+
+
+def connect(
+    conninfo: str, application: str, answer_seconds: float = _ANSWER_SECONDS
+) -> LimitedConnection:
+    """Open a connection in autocommit mode. Raises database-away or config-invalid.
+
+    `answer_seconds`: how long a statement may take before the connection is given up.
+    """
     try:
-        connection = psycopg.connect(
+        connection = LimitedConnection.connect(
             _with_defaults(conninfo, application),
             autocommit=True,
             prepare_threshold=None,  # prepared statements do not survive a transaction pooler
         )
+        connection.answer_seconds = answer_seconds
     except (psycopg.OperationalError, psycopg.InterfaceError) as error:
         raise _not_connected(error) from error
     try:

@@ -4,6 +4,7 @@ One `Database` belongs to one thread. A call that loses the connection raises da
 next one connects again, so that its owner needs no more than to call again later.
 """
 
+import math
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -17,7 +18,7 @@ from psycopg.rows import TupleRow
 from spoold import errors
 from spoold.errors import SpooldError
 from spoold.postgres import connect, database_errors
-from spoold.postgres.connection import Connection
+from spoold.postgres.connection import LimitedConnection
 from spoold.queue.rows import JOB_COLUMNS
 from spoold.queue.tree_rows import BUNDLE_COLUMNS, PLACED_COLUMNS
 
@@ -55,12 +56,12 @@ class Database:
     def __init__(self, conninfo: str, application: str) -> None:
         self._conninfo = conninfo
         self._application = application
-        self._connection: Connection | None = None
+        self._connection: LimitedConnection | None = None
         self._depth = 0
         self._connected_at = 0.0
 
     @property
-    def connection(self) -> Connection:
+    def connection(self) -> LimitedConnection:
         """The open connection. Raises database-away."""
         if self._connection is not None and self._depth == 0 and self._connection.closed:
             self._connection = None
@@ -126,6 +127,16 @@ class Database:
                     raise
         with self.transaction():
             return work()
+
+    @contextmanager
+    def patient(self) -> Iterator[None]:
+        """Wait for answers without end: for what may take longer than any other statement."""
+        connection = self.connection
+        usual, connection.answer_seconds = connection.answer_seconds, math.inf
+        try:
+            yield
+        finally:
+            connection.answer_seconds = usual
 
     def require_writable(self) -> None:
         """Raise database-away where there is nobody but a standby, or nothing may be written."""

@@ -90,15 +90,17 @@ def _apply(database: Database, known: tuple[Migration, ...]) -> int:
     database.run("make_ledger")
     # In a statement after the lock: whoever held it has committed.
     pending = known[len(_applied(database, known)) :]
-    if pending:
-        database.run("migration_patience")
-    for migration in pending:
-        database.script(migration.sql)
-        database.run(
-            "migrated",
-            {"number": migration.number, "name": migration.name, "sha256": migration.sha256},
-        )
-        _log.info("schema.migrated", number=migration.number, name=migration.name)
+    if not pending:
+        return 0
+    database.run("migration_patience")
+    with database.patient():
+        for migration in pending:
+            database.script(migration.sql)
+            database.run(
+                "migrated",
+                {"number": migration.number, "name": migration.name, "sha256": migration.sha256},
+            )
+            _log.info("schema.migrated", number=migration.number, name=migration.name)
     return len(pending)
 
 

@@ -54,6 +54,21 @@ def test_a_server_without_durability_is_refused(server: postgres.Server, setting
         process.send_signal(signal.SIGINT)
 
 
+def test_a_server_that_freezes_is_given_up(conninfo: str) -> None:
+    connection = postgres.connect(conninfo, "tests", answer_seconds=1)
+    backend = connection.info.backend_pid
+    os.kill(backend, signal.SIGSTOP)
+    try:
+        with (
+            pytest.raises(SpooldError, match=r"database-away.*has not answered for 1 s"),
+            postgres.database_errors(),
+        ):
+            connection.execute("select 1")
+        assert connection.closed
+    finally:
+        os.kill(backend, signal.SIGCONT)
+
+
 LIMITS = {
     "idle_in_transaction_session_timeout": 60_000,
     "lock_timeout": 30_000,
@@ -101,11 +116,15 @@ def test_a_limit_that_ends_a_transaction_leaves_a_database_to_call_again(
 def test_a_migration_may_take_its_time(empty_conninfo: str) -> None:
     database = Database(empty_conninfo, "tests")
     limits = b"select setting from pg_settings where name = 'statement_timeout'"
-    slow = Migration(len(shipped()) + 1, "slow", b"create table spoold.slow as " + limits)
+    slow = Migration(
+        len(shipped()) + 1, "slow", b"select pg_sleep(1); create table spoold.slow as " + limits
+    )
+    database.connection.answer_seconds = 0.5
     migrate(database, (*shipped(), slow))
     row = database.connection.execute("select setting from spoold.slow").fetchone()
     assert row == ("0",)
     assert database.connection.execute(limits).fetchone() == ("120000",)
+    assert database.connection.answer_seconds == 0.5
     database.close()
 
 
