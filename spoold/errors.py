@@ -9,7 +9,6 @@ and hostile bundles (H) it answers.
 import enum
 import errno
 import os
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -131,11 +130,6 @@ def _untrusted(name: str, sentence: str, hint: str, cases: str = "") -> Code:
 def _broken(name: str, sentence: str, hint: str, cases: str = "") -> Code:
     """A bundle that differs from what was signed, or breaks the format."""
     return _code(name, sentence, hint, exit_status=Exit.BROKEN, state=Ending.REJECTED, cases=cases)
-
-
-def documented() -> Iterator[Code]:
-    """Yield the codes in table order, for the README."""
-    yield from CODES.values()
 
 
 # --- requests and drops -------------------------------------------------------------------------

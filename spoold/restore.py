@@ -34,9 +34,9 @@ from spoold.bundle.reader import (
 )
 from spoold.bundle.scratch import LineSorter
 from spoold.errors import SpooldError
-from spoold.sinks.files import Admission, LinkPolicy, TreeSink
 from spoold.sinks.merge import Conflict, Foresight, Merged, merge
 from spoold.sinks.remove import remove_tree
+from spoold.sinks.tree import Admission, LinkPolicy, TreeSink
 from spoold.sources.globs import Globs
 from spoold.spool import rename_new, sync_folder
 from spoold.status import show_name

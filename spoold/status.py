@@ -99,9 +99,8 @@ class Status:
     warnings: Sequence[str] = ()
 
     @classmethod
-    def of(cls, job: Job, state: State | None = None) -> "Status":
+    def of(cls, job: Job, state: State) -> "Status":
         """What a job's row says; results, files and further warnings are the caller's to add."""
-        state = state or job.state
         return cls(
             drop=job.drop_name,
             state=state,
@@ -111,7 +110,6 @@ class Status:
             action=job.action,
             attempt=job.attempt,
             max_attempts=job.max_attempts,
-            next_attempt_at=job.due_at if state is State.SCHEDULED else None,
             admitted_at=job.admitted_at,
             started_at=job.claimed_at,
             finished_at=job.finished_at,

@@ -12,8 +12,8 @@ from spoold.connections import NO_CONNECTIONS, Connections
 from spoold.errors import Code, SpooldError
 from spoold.handlers import NO_HANDLERS, Handlers
 from spoold.publish import Made
-from spoold.sinks.files import LinkPolicy
 from spoold.sinks.sink import SinkSettings
+from spoold.sinks.tree import LinkPolicy
 from spoold.status import Progress
 from spoold.trust import Signer, Trust
 

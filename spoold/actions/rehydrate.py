@@ -40,7 +40,7 @@ from spoold.connections.stores import named
 from spoold.errors import SpooldError
 from spoold.publish import Made
 from spoold.section import Name
-from spoold.sinks.files import restore_payload
+from spoold.sinks.tree import restore_payload
 from spoold.sources.fields import Include
 from spoold.sources.roots import RootedPath
 from spoold.spool import Folder

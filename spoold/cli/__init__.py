@@ -61,12 +61,10 @@ COMMANDS: Final = {
         _Entry(
             "inspect", "inspecting:inspect", "What a bundle says of itself; reads the head only."
         ),
-        _Entry("verify", "bundles:verify", "Check a bundle, every byte of it."),
-        _Entry("resign", "bundles:resign", "Add this site's signature to a bundle."),
+        _Entry("verify", "verifying:verify", "Check a bundle, every byte of it."),
+        _Entry("resign", "verifying:resign", "Add this site's signature to a bundle."),
         _Entry("restore", "restoring:restore", "Verify a bundle and restore its files."),
-        _Entry(
-            "bundles", "bundle_store:bundles", "List, show, delete, pin, prune those of a spool."
-        ),
+        _Entry("bundles", "bundles:bundles", "List, show, delete, pin, prune those of a spool."),
     ),
     "Other": (
         _Entry("schema", "schema:schema", "JSON Schemas of requests, statuses and manifests."),

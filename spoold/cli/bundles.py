@@ -1,209 +1,335 @@
-"""`verify` and `resign`: bundles, without a daemon or a database."""
+"""`bundles`: what was made and restored here, listed from the catalogue, kept or removed."""
 
-import os
-import stat
-from datetime import UTC, datetime
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from spoold import canonical, errors
-from spoold.cli import options, output, trusting
+from spoold import errors, units
+from spoold.cli import options, output
+from spoold.cli.jobs import queue, queue_options
 from spoold.errors import Exit, SpooldError
+from spoold.status import show_name
 
 if TYPE_CHECKING:
-    from spoold.bundle.verification import Verification
+    from spoold.queue.tree_rows import Bundle
+
+if TYPE_CHECKING:
+    _Sizes = click.ParamType[int]
+else:
+    _Sizes = click.ParamType
 
 
-@click.command()
-@click.argument("bundle", type=trusting.BUNDLE_FILE)
-@click.option(
-    "--report",
-    "report_path",
-    type=options.PATH,
-    metavar="FILE",
-    help="Write a report of the verdict there, signed by the spool's key.",
-)
-@trusting.threshold_option
-@trusting.key_options
-@options.json_option
-def verify(
-    bundle: Path,
-    report_path: Path | None,
-    threshold: int | None,
-    keys: tuple[Path, ...],
+class _Size(_Sizes):
+    """A size as the configuration has it, "100GiB": bytes."""
+
+    name = "size"
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> int:
+        try:
+            return units.parse_size(str(value))
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+@click.group()
+def bundles() -> None:
+    """List, show, delete, pin and prune the bundles that were made or restored here.
+
+    ID is a bundle's id, its last 12 digits, the beginning of it, or the id of its job.
+
+    \b
+    Example: spoold bundles list --json | jq -r '.bundles[].bundle_id'
+    Exit status: 0 done · 1 no such bundle, or it stays · 69 no database · 75 try again later
+    """
+
+
+@bundles.command("list")
+@click.option("--from", "site", metavar="SITE", help="Only those that this site has made.")
+@click.option("--limit", type=click.IntRange(1, 100_000), default=100, show_default=True)
+@queue_options
+def list_(
     site: str | None,
+    limit: int,
     spool_path: Path | None,
+    config_path: Path | None,
+    settings: tuple[str, ...],
     as_json: bool,
 ) -> int:
-    """Check a bundle (- reads the standard input): signature first, then every byte.
+    """List bundles, the newest first; not those whose files were removed.
 
-    The first line is the verdict: good, not trusted, not a bundle, or broken. Needs no spool: name
-    the sender's key with --key and its site with --site. Else the spool's trust store and its own
-    key are believed.
+    One that somebody has fetched and removed is listed as gone until retention meets it.
 
     \b
-    Example: spoold verify demo-5f21c09a77d1.tar.zst --key site-a.pub --site site-a
-    Exit status: 0 good · 1 unreadable · 2 usage · 3 not trusted · 4 not a bundle · 6 broken
-      78 neither spool nor key
+    Example: spoold bundles list --from site-a --limit 10
+    Exit status: 0 done · 69 no database: no daemon runs · 78 no spool, bad configuration
     """
-    from spoold.bundle.verification import check
+    from spoold import bundle_store
+    from spoold.queue.catalogue import Catalogue
 
-    keyring = trusting.keyring(keys, site, spool_path)
-    write = None if report_path is None else _Reporter(spool_path, report_path, bundle)
-    policy = keyring.policy(bundle, threshold)
-    try:
-        with (
-            trusting.opened(bundle) as file,
-            output.Progress(str(bundle), quiet=as_json) as progress,
-        ):
-            done = check(
-                file,
-                keyring.trust,
-                policy,
-                report=lambda phase, bytes_done, total, _: progress.update(
-                    phase, bytes_done, total
-                ),
-            )
-    except SpooldError as error:
-        done = _refused(error)
-    if write is not None:
-        write.report(bundle, done)
+    with queue("bundles list", spool_path, config_path, settings) as (store, config):
+        found = list(islice(Catalogue(store).newest(site), limit))
+    there = {bundle.job: bundle_store.has_file(config, bundle) for bundle in found}
     if as_json:
-        found = {} if done.head is None else trusting.document(done.head)
-        refusal = {} if done.error is None else {"error": output.error_document(done.error)}
-        output.document({"verdict": done.verdict.value, **found, **refusal})
-        return done.verdict.exit_status
-    output.line(f"{done.verdict}: {bundle}")
-    if done.error is not None:
-        output.error(done.error, as_json=False)
-    elif done.head is not None:
-        output.facts(trusting.facts(done.head))
-    return done.verdict.exit_status
-
-
-def _refused(error: SpooldError) -> "Verification":
-    """The verdict on what cannot even be opened as a bundle: a link, a folder, a FIFO."""
-    from spoold.bundle.verification import Verdict, Verification
-
-    if error.code is not errors.NOT_A_BUNDLE:
-        raise error
-    return Verification(Verdict.NOT_A_BUNDLE, None, None, error)
-
-
-class _Reporter:
-    """Signs reports; without a key there is none, and that is said before anything is read."""
-
-    def __init__(self, spool_path: Path | None, path: Path, bundle: Path) -> None:
-        from spoold import trust
-
-        here = options.require(options.resolve_spool(option=spool_path))
-        config = options.load_config(here)
-        self._signer = trust.load_signer(config.signing_key, config.site)
-        self._path = path.absolute()
-        if self._path.is_dir():
-            raise click.BadParameter(f"{path} is a folder", param_hint="--report")
-        if os.path.lexists(self._path) and not stat.S_ISREG(self._path.lstat().st_mode):
-            # A rename would put a file in the place of the device or the link itself.
-            raise click.BadParameter(f"{path} is no regular file", param_hint="--report")
-        if not os.access(self._path.parent, os.W_OK | os.X_OK):
-            raise click.BadParameter(
-                f"{self._path.parent} is no folder to write to", param_hint="--report"
-            )
-        if self._path.exists() and bundle.exists() and self._path.samefile(bundle):
-            raise click.BadParameter(f"{path} is the bundle itself", param_hint="--report")
-
-    def report(self, bundle: Path, done: "Verification") -> None:
-        """Write the report, replacing an older one."""
-        from spoold import trust
-        from spoold.bundle.manifest import format_time
-        from spoold.spool import write_durable
-
-        document = done.document(
-            file=canonical.text(bundle.name),
-            site=self._signer.site,
-            checked_at=format_time(datetime.now(UTC).replace(microsecond=0)),
-            error=None if done.error is None else output.error_document(done.error),
-        )
-        write_durable(self._path, trust.sign_document(document, self._signer))
-
-
-@click.command()
-@click.argument("bundle", type=options.NamedPath(path_type=Path, dir_okay=False))
-@click.option(
-    "--key",
-    "key",
-    type=options.EXISTING,
-    metavar="PEM",
-    help="Sign with this private key instead of the spool's.",
-)
-@click.option(
-    "-o",
-    "--output",
-    "target",
-    type=options.NamedPath(path_type=Path, dir_okay=False),
-    metavar="FILE",
-    help="Write this new file; without it the bundle itself is replaced.",
-)
-@click.option(
-    "--untrusted",
-    is_flag=True,
-    help="Sign it though nobody trusted here has, or its time has passed.",
-)
-@options.spool_option
-@options.json_option
-def resign(
-    bundle: Path,
-    key: Path | None,
-    target: Path | None,
-    untrusted: bool,
-    spool_path: Path | None,
-    as_json: bool,
-) -> int:
-    """Add this site's signature to a bundle that others have signed.
-
-    The head alone is made anew; content and identity stay, and so do the signatures it has. Checks
-    the signatures and the index, not the content: `spoold verify` does that, and should come first.
-
-    \b
-    Example: spoold verify demo-5f21c09a77d1.tar.zst && spoold resign demo-5f21c09a77d1.tar.zst
-    Exit status: 0 signed · 1 signed by this key already, FILE exists, disk · 2 usage
-      3 not trusted, no usable key · 4 not a bundle · 6 broken · 78 no spool
-    """
-    from spoold import trust
-    from spoold.bundle import resign as engine
-    from spoold.bundle.reader import Policy, named_codec
-
-    if key is not None and untrusted:  # then no spool is asked for anything
-        signer, believed = trust.load_signer(key, ""), None
-    else:
-        here = options.require(options.resolve_spool(option=spool_path))
-        config = options.load_config(here)
-        signer = trust.load_signer(key or config.signing_key, config.site)
-        believed = None if untrusted else trusting.trust_of(here)
-    # Whoever it is addressed to, and however many must sign in the end: this is one of them.
-    policy = Policy(now=datetime.now(UTC), codec=named_codec(target or bundle))
-    done = engine.resign(bundle, signer, believed, policy, target)
-    if as_json:
-        output.document(
-            {
-                "path": str(done.path),
-                "bundle_id": done.manifest.bundle_id,
-                "manifest_sha256": done.manifest_sha256,
-                "key_id": signer.key_id,
-                "algorithm": signer.algorithm.value,
-                "signatures": done.signatures,
-            }
-        )
+        listed = [_document(bundle, there=there[bundle.job]) for bundle in found]
+        output.document({"bundles": listed})
         return Exit.DONE
-    output.line(f"signed {done.path} with {signer.key_id[:16]}")
+    output.table(
+        ("BUNDLE", "FROM", "MADE", "BYTES", "ENTRIES", "SINCE", "FILE"),
+        [_row(bundle, there=there[bundle.job]) for bundle in found],
+    )
+    return Exit.DONE
+
+
+@bundles.command()
+@click.argument("bundle", metavar="ID")
+@queue_options
+def show(
+    bundle: str,
+    spool_path: Path | None,
+    config_path: Path | None,
+    settings: tuple[str, ...],
+    as_json: bool,
+) -> int:
+    """Show what is known of a bundle, and whether its file is there; nothing of it is verified.
+
+    \b
+    Example: spoold bundles show 5f21c09a77d1
+    Exit status: 0 shown · 1 there is none, or more than one · 69 no database
+    """
+    from spoold import bundle_store
+    from spoold.queue.catalogue import Catalogue
+
+    with queue("bundles show", spool_path, config_path, settings) as (store, config):
+        found = Catalogue(store).find(bundle)
+        there = found.removed_at is None and bundle_store.is_there(config, store, found)
+    document = _document(found, there=there)
+    if as_json:
+        output.document(document)
+        return Exit.DONE
+    output.line(found.bundle_id)
     output.facts(
         {
-            "bundle": done.manifest.bundle_id,
-            "from": done.manifest.site,
-            "signatures": str(done.signatures),
-            "manifest": done.manifest_sha256,
+            "from": found.from_site,
+            "made": _origin(found),
+            "file": f"{document['file']}" + ("" if there else " (not there)"),
+            "bytes": f"{found.bytes:,}",
+            "entries": f"{found.entries:,}",
+            "manifest sha256": found.manifest_sha256.hex(),
+            "job": str(found.job),
+            "since": str(document["created_at"]),
+            "pinned": "yes" if found.pinned else None,
+            "removed": str(document["removed_at"]) if found.removed_at else None,
         }
     )
     return Exit.DONE
+
+
+@bundles.command()
+@click.argument("bundles", metavar="ID...", nargs=-1, required=True)
+@queue_options
+def delete(
+    bundles: tuple[str, ...],
+    spool_path: Path | None,
+    config_path: Path | None,
+    settings: tuple[str, ...],
+    as_json: bool,
+) -> int:
+    """Remove the files of bundles, for good and without asking. Requests and answers stay.
+
+    A pinned one stays, and so does one that an unfinished job needs. What stands under the name but
+    is not the file that was published is nobody's to remove: it stays too.
+
+    \b
+    Example: spoold bundles delete 5f21c09a77d1
+    Exit status: 0 all removed · 1 one was not: unknown, pinned, disk
+      69 no database · 75 a job needs it, or files are being removed: try again later
+    """
+    from spoold import bundle_store
+    from spoold.queue.catalogue import Catalogue
+
+    removed: list[str] = []
+    refused: list[tuple[str, SpooldError]] = []
+    with queue("bundles delete", spool_path, config_path, settings) as (store, config):
+        for text in bundles:
+            try:
+                found = Catalogue(store).find(text)
+                ours = bundle_store.delete(config, store, found)
+            except SpooldError as error:
+                if error.code is errors.DATABASE_AWAY or len(bundles) == 1:
+                    raise
+                refused.append((text, error))
+                if not as_json:
+                    output.error(error, as_json=False)
+            else:
+                removed.append(found.bundle_id)
+                if not as_json:
+                    output.line(f"removed {found.bundle_id}")
+                if not ours:
+                    where = f"{found.folder}/{show_name(found.name)[0]}"
+                    output.note(f"{where} stays: it is not the file that was published")
+    if as_json:
+        output.document(
+            {
+                "removed": removed,
+                "refused": [
+                    {"bundle": text, "error": output.error_document(error)}
+                    for text, error in refused
+                ],
+            }
+        )
+    statuses = {error.code.exit_status for _, error in refused}
+    return statuses.pop() if len(statuses) == 1 else Exit.FAILED if statuses else Exit.DONE
+
+
+@bundles.command()
+@click.argument("bundle", metavar="ID")
+@queue_options
+def pin(
+    bundle: str,
+    spool_path: Path | None,
+    config_path: Path | None,
+    settings: tuple[str, ...],
+    as_json: bool,
+) -> int:
+    """Keep a bundle, with its request and its status, whatever the rules say.
+
+    \b
+    Example: spoold bundles pin demo-5f21c09a77d1
+    Exit status: 0 pinned · 1 there is none, or more than one, or it was removed · 69 no database
+    """
+    return _pin(bundle, spool_path, config_path, settings, pinned=True, as_json=as_json)
+
+
+@bundles.command()
+@click.argument("bundle", metavar="ID")
+@queue_options
+def unpin(
+    bundle: str,
+    spool_path: Path | None,
+    config_path: Path | None,
+    settings: tuple[str, ...],
+    as_json: bool,
+) -> int:
+    """Let the rules of retention have a bundle again.
+
+    \b
+    Example: spoold bundles unpin demo-5f21c09a77d1
+    Exit status: 0 unpinned · 1 there is none, or more than one, or it was removed · 69 no database
+    """
+    return _pin(bundle, spool_path, config_path, settings, pinned=False, as_json=as_json)
+
+
+@bundles.command()
+@click.option("--older-than", type=options.AGE, help='What was made so long ago: "12h", "30d".')
+@click.option("--keep", type=click.IntRange(1), help="All but so many, the newest.")
+@click.option("--max-bytes", type=_Size(), help='The oldest, until the rest is so large: "100GiB".')
+@click.option("--dry-run", is_flag=True, help="Only tell which bundles those are.")
+@queue_options
+def prune(
+    older_than: int | None,
+    keep: int | None,
+    max_bytes: int | None,
+    dry_run: bool,
+    spool_path: Path | None,
+    config_path: Path | None,
+    settings: tuple[str, ...],
+    as_json: bool,
+) -> int:
+    """Remove the files of bundles that a limit leaves no place for; each limit counts alone.
+
+    Pinned ones stay and are not counted; the newest is never too large. What an unfinished job
+    needs stays for now. `[retention]` in spoold.toml does the same by itself.
+
+    \b
+    Example: spoold bundles prune --older-than 90d --max-bytes 100GiB --dry-run
+    Exit status: 0 done · 2 no limit is given · 69 no database
+      75 files are being removed: try again later
+    """
+    from spoold import bundle_store
+    from spoold.retention import Limits
+
+    limits = Limits(keep or 0, max_bytes or 0, older_than or 0)
+    if limits == Limits():
+        raise click.UsageError("say how much may stay: --older-than, --keep or --max-bytes")
+    with queue("bundles prune", spool_path, config_path, settings) as (store, config):
+        done = bundle_store.prune(config, store, limits, dry_run=dry_run)
+    size = sum(bundle.bytes for bundle in done.going)
+    if as_json:
+        output.document(
+            {
+                "would_remove" if dry_run else "removed": [
+                    _document(bundle, there=dry_run) for bundle in done.going
+                ],
+                "bytes": size,
+                "held": [
+                    {"bundle_id": bundle.bundle_id, "job_id": str(bundle.job), "reason": hold.value}
+                    for bundle, hold in done.held
+                ],
+            }
+        )
+        return Exit.DONE
+    for bundle in done.going:
+        output.line(f"{'would remove' if dry_run else 'removed'} {bundle.bundle_id}")
+    for bundle, hold in done.held:
+        output.note(f"stays: {bundle.bundle_id}: {hold}")
+    output.line(f"{len(done.going)} bundles, {units.show_size(size)}")
+    return Exit.DONE
+
+
+def _pin(
+    text: str,
+    spool_path: Path | None,
+    config_path: Path | None,
+    settings: tuple[str, ...],
+    *,
+    pinned: bool,
+    as_json: bool,
+) -> int:
+    from spoold import bundle_store
+    from spoold.queue.catalogue import Catalogue
+
+    with queue("bundles pin", spool_path, config_path, settings) as (store, config):
+        found = Catalogue(store).find(text)
+        bundle_store.pin(config, store, found, pinned=pinned)
+    if as_json:
+        output.document({"bundle_id": found.bundle_id, "pinned": pinned})
+    else:
+        output.line(f"{'pinned' if pinned else 'unpinned'} {found.bundle_id}")
+    return Exit.DONE
+
+
+def _row(bundle: "Bundle", *, there: bool) -> tuple[str, ...]:
+    return (
+        bundle.bundle_id,
+        bundle.from_site,
+        _origin(bundle),
+        f"{bundle.bytes:,}",
+        f"{bundle.entries:,}",
+        f"{bundle.created_at:%Y-%m-%d %H:%M:%S}",
+        ("pinned" if bundle.pinned else "there") if there else "gone",
+    )
+
+
+def _origin(bundle: "Bundle") -> str:
+    return "received" if bundle.received else "here"
+
+
+def _document(bundle: "Bundle", *, there: bool) -> dict[str, object]:
+    return {
+        "bundle_id": bundle.bundle_id,
+        "manifest_sha256": bundle.manifest_sha256.hex(),
+        "from": bundle.from_site,
+        "received": bundle.received,
+        "file": f"{bundle.folder}/{show_name(bundle.name)[0]}",
+        "there": there,
+        "bytes": bundle.bytes,
+        "entries": bundle.entries,
+        "created_at": bundle.created_at.isoformat(),
+        "job_id": str(bundle.job),
+        "pinned": bundle.pinned,
+        "removed_at": bundle.removed_at.isoformat() if bundle.removed_at else None,
+    }

@@ -75,8 +75,8 @@ def restore(
       4 not a bundle · 6 broken · 78 neither spool nor key
     """
     from spoold.restore import Restorer, Selection
-    from spoold.sinks.files import LinkPolicy
     from spoold.sinks.merge import Conflict
+    from spoold.sinks.tree import LinkPolicy
     from spoold.sources import globs
 
     if only is not None and (wrong := globs.fault(only)):

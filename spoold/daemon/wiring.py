@@ -20,7 +20,7 @@ from spoold.queue.job import RetryPolicy
 from spoold.queue.listen import Wakes
 from spoold.queue.patience import patiently
 from spoold.retention import RetentionSettings
-from spoold.sinks.files import LinkPolicy
+from spoold.sinks.tree import LinkPolicy
 from spoold.spool import Spool
 from spoold.trust import load_signer
 from spoold.trust_store import FreshTrust

@@ -92,7 +92,7 @@ class LiveStatus:
 
     def held_up(self, job: Job, scratch: Path) -> None:
         """Show that the job waits for another one that does the same."""
-        status = replace(Status.of(job, State.SCHEDULED), reason="key-held", next_attempt_at=None)
+        status = replace(Status.of(job, State.SCHEDULED), reason="key-held")
         self._write(status, scratch)
 
     def progress(self) -> Progress:

@@ -16,7 +16,7 @@ from spoold.bundle import reader
 from spoold.bundle.entry import Kind, SourceEntry
 from spoold.bundle.writer import BundleWriter, ManifestFields
 from spoold.connections import Connections
-from spoold.sinks.files import restore
+from spoold.sinks.tree import restore
 from spoold.spool import sync_file
 from spoold.trust import Signer, Trust
 

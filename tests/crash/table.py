@@ -13,7 +13,7 @@ from spoold import daemon_status, trust, trust_store
 from spoold.bundle.reader import Policy, open_bundle
 from spoold.queue.job import Job
 from spoold.queue.store import Store
-from spoold.sinks.files import restore
+from spoold.sinks.tree import restore
 from spoold.spool import Folder, Spool
 from spoold.status import status_name
 from spoold.trust import Role, Trust

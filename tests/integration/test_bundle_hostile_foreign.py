@@ -27,7 +27,7 @@ from spoold.bundle.frames import Codec
 from spoold.bundle.reader import Policy, inspect
 from spoold.errors import SpooldError
 from spoold.intake import request
-from spoold.sinks.files import restore
+from spoold.sinks.tree import restore
 from spoold.trust import public_pem
 from tests.bundles import BUNDLE_ID, Forge, signer, stored_frame, tar_header, trusted, zstd_frame
 from tests.bundles import canonical as canonical_bytes

@@ -14,7 +14,7 @@ import pytest
 from spoold.bundle.frames import Codec
 from spoold.bundle.reader import BundleReader, Discard, Policy, open_bundle, verify, verify_head
 from spoold.errors import SpooldError
-from spoold.sinks.files import restore
+from spoold.sinks.tree import restore
 from spoold.trust import load_signer
 from tests.bundles import (
     FRAME,

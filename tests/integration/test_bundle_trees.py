@@ -17,8 +17,8 @@ from spoold.bundle.frames import Codec
 from spoold.bundle.reader import Policy, open_bundle, verify
 from spoold.bundle.writer import BundleWriter, ManifestFields
 from spoold.errors import SpooldError
-from spoold.sinks.files import LinkPolicy, Restored, restore
 from spoold.sinks.remove import remove_tree
+from spoold.sinks.tree import LinkPolicy, Restored, restore
 from spoold.sources.files import FilesSource, FilesSpec
 from spoold.sources.source import labels
 from tests.bundles import (

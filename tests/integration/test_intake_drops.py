@@ -237,7 +237,7 @@ def test_a_timeout_is_at_most_the_configured_one(spool: Spool, store: Store) -> 
         }
     assert [job.timeout_seconds for job in jobs.values()] == [30, 60, 60, 60]
     # A status says what became of it, whatever else it says.
-    warnings = {name: Status.of(job).warnings for name, job in jobs.items()}
+    warnings = {name: Status.of(job, job.state).warnings for name, job in jobs.items()}
     assert warnings.pop("more") == (
         "a timeout of 120 s is asked for; 60 s is the most here: [workers] timeout_seconds",
     )

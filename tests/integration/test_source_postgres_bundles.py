@@ -17,7 +17,7 @@ from spoold.connections import Connections
 from spoold.connections.parameters import ParameterType, parse
 from spoold.connections.row_types import RowSchema
 from spoold.errors import SpooldError
-from spoold.sinks.files import restore
+from spoold.sinks.tree import restore
 from spoold.sources.source import Gathering
 from spoold.status import Progress
 from tests.bundles import signer, trusted

@@ -1,4 +1,4 @@
-"""The files sink: a bundle's entries as a tree, first in quarantine, then one rename.
+"""A bundle's entries as a tree, first in quarantine, then one rename.
 
 `TreeSink` is a visitor of `bundle.reader`. It makes a folder of its own and in it only what it
 reaches through handles of folders that it has opened without following links. A file of one frame
