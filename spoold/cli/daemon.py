@@ -1,5 +1,8 @@
 """`run`, `worker` and `demo`: what goes on by itself."""
 
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import click
@@ -40,17 +43,18 @@ def run(
     Exit status: 0 stopped, or with --once all succeeded · 1 with --once: some failed
       69 database away · 75 with --once: something is left for later · 78 bad configuration
     """
-    from spoold import daemon
+    with _ended_at_once():
+        from spoold import daemon
 
-    here = options.require(options.resolve_spool(spool, spool_path))
-    given = {
-        "workers.count": None if workers is None else str(workers),
-        "http.listen": listen,
-        "log.level": log_level,
-        "log.format": log_format,
-    }
-    flags = {key: value for key, value in given.items() if value is not None}
-    config = options.load_config(here, config_path, settings, flags)
+        here = options.require(options.resolve_spool(spool, spool_path))
+        given = {
+            "workers.count": None if workers is None else str(workers),
+            "http.listen": listen,
+            "log.level": log_level,
+            "log.format": log_format,
+        }
+        flags = {key: value for key, value in given.items() if value is not None}
+        config = options.load_config(here, config_path, settings, flags)
     return daemon.run(config, once=once)
 
 
@@ -69,10 +73,21 @@ def worker(
     Example: spoold worker /srv/spool
     Exit status: 0 stopped · 69 database away · 78 bad configuration
     """
-    from spoold import daemon
+    with _ended_at_once():
+        from spoold import daemon
 
-    here = options.require(options.resolve_spool(spool, spool_path))
-    return daemon.work(options.load_config(here, config_path, settings))
+        here = options.require(options.resolve_spool(spool, spool_path))
+        return daemon.work(options.load_config(here, config_path, settings))
+
+
+@contextmanager
+def _ended_at_once() -> Iterator[None]:
+    """What is loading has nothing to tidy up, and libraries may swallow what a handler raises."""
+    before = signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @click.command()

@@ -35,3 +35,19 @@ def test_a_restore_that_is_ended_leaves_nothing(tmp_path: Path, number: str, sta
         process.send_signal(signal.Signals[number])
         assert process.wait(60) == status
     assert list(place.iterdir()) == []
+
+
+@pytest.mark.parametrize("command", ["run", "worker"])
+def test_a_daemon_or_worker_that_still_loads_ends_at_once(tmp_path: Path, command: str) -> None:
+    """An exception of a handler's would now and then be lost in a library, and the signal with it:
+    the daemon then waited all of drain_seconds for a worker that had heard nothing."""
+    with subprocess.Popen(
+        [sys.executable, "-X", "importtime", "-m", "spoold", command, str(tmp_path)],
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stderr is not None
+        assert any("spoold.connections" in line for line in process.stderr)
+        process.send_signal(signal.SIGTERM)
+        process.stderr.read()
+    assert process.returncode == -signal.SIGTERM
