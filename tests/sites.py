@@ -18,8 +18,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
 from spoold import postgres
+from spoold.cli import cli
 from spoold.spool import Spool
 
 Status = dict[str, Any]
@@ -42,6 +44,12 @@ def spoold(
     if check:
         assert done.returncode == 0, f"{arguments}: {done.returncode}\n{done.stdout}{done.stderr}"
     return done
+
+
+def prepared(*arguments: str | Path) -> None:
+    """Run a command that is not what is tested within this process: a second less each time."""
+    done = CliRunner().invoke(cli, [*map(str, arguments)])
+    assert done.exit_code == 0, f"{arguments}: {done.output}"
 
 
 @dataclass
@@ -161,12 +169,12 @@ def sites_in(folder: Path) -> Iterator[Callable[..., Site]]:
         **keys: Any,
     ) -> Site:
         root = folder / name
-        spoold("init", root, "--site", name, "--algorithm", algorithm)
+        prepared("init", root, "--site", name, "--algorithm", algorithm)
         environment = {
             "SPOOLD_HTTP_LISTEN": "",
             "SPOOLD_INTAKE_MIN_FREE_BYTES": "0",
             "SPOOLD_INTAKE_SETTLE_SECONDS": "0.5",
-            "SPOOLD_WORKERS_COUNT": "2",
+            "SPOOLD_WORKERS_COUNT": "1",  # each takes a second to start
         }
         for key, value in keys.items():
             environment[f"SPOOLD_{key.upper()}"] = str(value)
@@ -222,7 +230,7 @@ def request(path: str = "incident-123", **fields: Any) -> dict[str, Any]:
 
 def trust(receiver: Site, sender: Site) -> None:
     """The receiver trusts the sender's key."""
-    spoold(
+    prepared(
         "keys", "trust", sender.root / "site.pub", "--site", sender.name, "--spool", receiver.root
     )
 

@@ -51,7 +51,9 @@ def diagnosis(site: Site) -> str:
 def test_a_daemon_says_what_it_does_and_that_it_has_ended(
     make_site: MakeSite, evidence: Path
 ) -> None:
-    site = make_site(roots={"evidence": evidence}, algorithm="rsa", intake_renew_seconds=1)
+    site = make_site(
+        roots={"evidence": evidence}, algorithm="rsa", workers_count=2, intake_renew_seconds=1
+    )
     assert said(site)[0] == 69
     daemon = site.start()
     first = wait_for(site, lambda _: True)

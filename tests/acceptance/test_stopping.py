@@ -140,7 +140,7 @@ def test_e30_a_second_sigterm_stops_now(make_site: MakeSite, slow: Slow) -> None
 
 
 def test_e30_no_worker_outlives_a_killed_supervisor(make_site: MakeSite, slow: Slow) -> None:
-    site = slow.known_to(make_site())
+    site = slow.known_to(make_site(workers_count=2))
     daemon = start_slow_job(site)
     workers = workers_of(daemon)
     assert len(workers) == 2
@@ -188,7 +188,9 @@ def test_e32_a_job_that_kills_its_worker_ends_and_the_others_go_on(
 ) -> None:
     (heavy / "small").mkdir()
     (heavy / "small" / "file").write_text("x")
-    site = make_site(roots={"evidence": heavy}, retry_base_seconds="0.1", retry_max_attempts="2")
+    site = make_site(
+        roots={"evidence": heavy}, workers_count=2, retry_base_seconds="0.1", retry_max_attempts="2"
+    )
     daemon = start_slow_job(site, HEAVY)
     for attempt in (1, 2):
         wait_until(
@@ -214,7 +216,12 @@ def test_e32_a_job_that_uses_up_its_processor_time_ends_and_nobody_waits_for_it(
     """A real one: it kills its worker each time, and nobody else may notice."""
     (heavy / "small").mkdir()
     (heavy / "small" / "file").write_text("x")
-    site = make_site(roots={"evidence": heavy}, workers_cpu_seconds="1", retry_base_seconds="0.1")
+    site = make_site(
+        roots={"evidence": heavy},
+        workers_count=2,
+        workers_cpu_seconds="1",
+        retry_base_seconds="0.1",
+    )
     site.start()
     site.drop("request-poison.json", request(**HEAVY, max_attempts=3))
     wait_until(lambda: "worker.died" in site.log, 30)

@@ -18,7 +18,7 @@ from spoold.trust import public_pem
 from tests.bundles import Forge, signer
 from tests.conftest import wait_until
 from tests.faults.proxy import Proxy, proxy_to
-from tests.sites import Site, Status, request, spoold
+from tests.sites import Site, Status, prepared, request
 
 MakeSite = Callable[..., Site]
 
@@ -69,7 +69,7 @@ def make_receiver(make_site: MakeSite, evidence: Path, tmp_path: Path) -> Callab
         made = make_site(roots={"evidence": evidence}, **settings)
         key = tmp_path / "site-b.pub"
         key.write_bytes(public_pem(signer("site-b").trusted().public))
-        spoold("keys", "trust", key, "--site", "site-b", "--spool", made.root)
+        prepared("keys", "trust", key, "--site", "site-b", "--spool", made.root)
         return made
 
     return make

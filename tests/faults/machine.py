@@ -13,7 +13,7 @@ from spoold.spool import Spool
 from spoold.trust import public_pem
 from tests.bundles import signer
 from tests.conftest import wait_until
-from tests.sites import DEADLINE_SECONDS, Site, Status, spoold
+from tests.sites import DEADLINE_SECONDS, Site, Status, prepared
 
 _SYSTEM_FOLDER = Path("/var/lib/spoold")
 
@@ -91,12 +91,12 @@ def machine_on(
     data = (data_disk or disk) / "server"
     data.mkdir(mode=0o711)
     root = disk / "site"
-    spoold("init", root, "--site", "site-a", "--algorithm", "ed25519")
+    prepared("init", root, "--site", "site-a", "--algorithm", "ed25519")
     with open(root / "spoold.toml", "a") as file:
         file.write(f"\n[roots]\nevidence = {json.dumps(str(evidence))}\n")
     key = log_file.with_suffix(".pub")
     key.write_bytes(public_pem(signer("site-b").trusted().public))
-    spoold("keys", "trust", key, "--site", "site-b", "--spool", root)
+    prepared("keys", "trust", key, "--site", "site-b", "--spool", root)
     environment = {
         "SPOOLD_HTTP_LISTEN": "",
         "SPOOLD_INTAKE_MIN_FREE_BYTES": "0",
