@@ -6,6 +6,7 @@ Memory: a batch of rows, or the largest row a few times.
 Crash: nothing of it is on disk; the server ends the transaction (see `connections.sessions`).
 """
 
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -34,6 +35,7 @@ from spoold.sources.source import Gathering
 
 CODES: Final = Codes(errors.SOURCE_AWAY, errors.SOURCE_REFUSED, errors.QUERY_FAILED)
 _BATCH_BYTES: Final = 512 * 1024
+_NAP_SECONDS: Final = 0.0005
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -137,17 +139,24 @@ class Rows:
         check()
         # A row is copied at once: as many views as rows would be work for the garbage collector.
         batch, rows, take = bytearray(), 0, pgconn.get_copy_data
+        dry = False
         while len(batch) < _BATCH_BYTES:
             count, row = take(1)
             if count > 0:
                 batch += row
                 rows += 1
-            elif count == 0:
-                wait(pgconn, check)
-            else:
+                dry = False
+            elif count < 0:
                 answer(self._connection, check)
                 self._ended = True
                 break
+            elif dry:
+                wait(pgconn, check)
+                # The server sends 8 KiB at a time: who is woken by each one wakes all the time.
+                time.sleep(_NAP_SECONDS)
+            else:
+                pgconn.consume_input()
+                dry = True
         self._count += rows
         if 0 < self._max_rows < self._count:
             raise SpooldError(
