@@ -44,7 +44,7 @@ def run(
       69 database away · 75 with --once: something is left for later · 78 bad configuration
     """
     with _ended_at_once():
-        from spoold import daemon
+        from spoold.daemon.run import run as run_daemon
 
         here = options.require(options.resolve_spool(spool, spool_path))
         given = {
@@ -55,7 +55,7 @@ def run(
         }
         flags = {key: value for key, value in given.items() if value is not None}
         config = options.load_config(here, config_path, settings, flags)
-    return daemon.run(config, once=once)
+    return run_daemon(config, once=once)
 
 
 @click.command()
@@ -74,10 +74,10 @@ def worker(
     Exit status: 0 stopped · 69 database away · 78 bad configuration
     """
     with _ended_at_once():
-        from spoold import daemon
+        from spoold.daemon.work import work
 
         here = options.require(options.resolve_spool(spool, spool_path))
-        return daemon.work(options.load_config(here, config_path, settings))
+        return work(options.load_config(here, config_path, settings))
 
 
 @contextmanager
