@@ -241,6 +241,132 @@ def test_a_wrong_rest_is_refused(api: Api, status: int, headers: dict[str, str],
     assert refused(api).code.name == code
 
 
+class Capped:
+    """A file whose connection is lost once; its server gives 40,000 bytes of it at a time."""
+
+    def __init__(self, *, chunked: bool, whole: str = str(len(CONTENT))) -> None:
+        self.chunked, self.whole = chunked, whole
+
+    def __call__(self, exchange: Exchange) -> None:
+        if exchange.number == 0:
+            self.lose(exchange)
+        elif (first := int(exchange.headers["range"][6:-1])) == len(CONTENT):
+            exchange.send(status=416, Content_Range=f"bytes */{len(CONTENT)}")
+        else:
+            self.part(exchange, CONTENT[first : first + 40_000])
+
+    def lose(self, exchange: Exchange) -> None:
+        if self.chunked:
+            exchange.head(200, {"Transfer-Encoding": "chunked", "ETag": '"one"'})
+            exchange.raw(b"%x\r\n%b\r\n" % (110_000, CONTENT[:110_000]))
+            exchange.close()
+        else:
+            Broken(CONTENT, 110_000)(exchange)
+
+    def part(self, exchange: Exchange, body: bytes, told: int | None = None) -> None:
+        first = int(exchange.headers["range"][6:-1])
+        last = first + (len(body) if told is None else told) - 1
+        about = f"bytes {first}-{last}/{self.whole}"
+        exchange.send(body, 206, ETag='"one"', Content_Range=about)
+
+
+@pytest.mark.parametrize("whole", ["300000", "*"])
+@pytest.mark.parametrize("chunked", [False, True])
+def test_a_rest_that_comes_in_parts_is_asked_for_to_its_end(
+    api: Api, chunked: bool, whole: str
+) -> None:
+    api.answer = Capped(chunked=chunked, whole=whole)
+    assert fetch(api).files == {"report-7.bin": CONTENT}
+    firsts = list(range(110_000, 300_000, 40_000))
+    if chunked and whole == "*":  # nobody has said yet that this is the end
+        firsts.append(300_000)
+    ranges = [exchange.headers.get("range") for exchange in api.asked]
+    assert ranges == [None, *(f"bytes={first}-" for first in firsts)]
+    assert {exchange.headers.get("if-range") for exchange in api.asked[1:]} == {'"one"'}
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+@pytest.mark.parametrize("size", [0, 10])
+def test_parts_that_bring_less_than_they_say_are_not_asked_for_without_end(
+    api: Api, size: int, chunked: bool
+) -> None:
+    capped = Capped(chunked=chunked)
+
+    def answer(exchange: Exchange) -> None:
+        if exchange.number == 0:
+            capped.lose(exchange)
+        else:
+            capped.part(exchange, CONTENT[:size], told=40_000)
+
+    api.answer = answer
+    error = refused(api)
+    assert error.code.name == "api-away"
+    assert error.transient
+    assert len(api.asked) == 3
+
+
+def test_a_part_longer_than_it_says_is_refused(api: Api) -> None:
+    capped = Capped(chunked=True)
+
+    def answer(exchange: Exchange) -> None:
+        if exchange.number == 0:
+            capped.lose(exchange)
+        else:
+            capped.part(exchange, CONTENT[110_000:], told=40_000)
+
+    api.answer = answer
+    error = refused(api)
+    assert error.code.name == "api-answer-invalid"
+    assert "more than its Content-Range says" in error.message
+
+
+@pytest.mark.parametrize(
+    ("second", "code"),
+    [
+        ({"Content-Range": "bytes 150000-199999/200000"}, "source-changed"),
+        ({"Content-Range": "bytes 150000-149999/300000"}, "api-answer-invalid"),
+        ({"Content-Range": "bytes 150000-199999/150000"}, "api-answer-invalid"),
+        ({"Content-Range": "bytes 150000-199999/300000", "ETag": '"two"'}, "source-changed"),
+    ],
+)
+def test_a_wrong_second_part_is_refused(api: Api, second: dict[str, str], code: str) -> None:
+    capped = Capped(chunked=True)
+
+    def answer(exchange: Exchange) -> None:
+        if exchange.number < 2:
+            capped(exchange)
+        else:
+            exchange.head(206, {"Content-Length": "50000", "ETag": '"one"', **second})
+            exchange.raw(CONTENT[150_000:200_000])
+
+    api.answer = answer
+    assert refused(api).code.name == code
+
+
+def test_a_rest_of_unknown_length_is_not_the_whole_until_its_end_is_told(api: Api) -> None:
+    capped = Capped(chunked=True, whole="*")
+
+    def answer(exchange: Exchange) -> None:
+        capped(exchange) if exchange.number < 2 else exchange.send(status=416)
+
+    api.answer = answer
+    assert refused(api).code.name == "api-answer-invalid"
+
+
+def test_a_whole_sent_again_without_a_length_could_be_cut_off_anywhere(api: Api) -> None:
+    def answer(exchange: Exchange) -> None:
+        if exchange.number == 0:
+            Capped(chunked=True).lose(exchange)
+        else:
+            exchange.raw(b"HTTP/1.1 200 OK\r\n\r\n" + CONTENT[:200_000])
+            exchange.close()
+
+    api.answer = answer
+    error = refused(api)
+    assert error.code.name == "api-answer-invalid"
+    assert "no length" in error.message
+
+
 def test_a_lost_end_mark_is_found_to_be_the_end(api: Api) -> None:
     def answer(exchange: Exchange) -> None:
         if exchange.number == 0:

@@ -224,15 +224,18 @@ def test_only_strong_validators_ask_for_a_rest() -> None:
 @pytest.mark.parametrize(
     ("value", "found"),
     [
-        ("bytes 5-9/10", (5, 10)),
-        ("bytes 5-9/*", (5, None)),
-        ("bytes */10", (None, 10)),
-        ("bytes 5-9", (None, None)),
-        ("items 5-9/10", (None, None)),
-        (None, (None, None)),
+        ("bytes 5-9/10", (5, 9, 10)),
+        ("bytes 5-5/6", (5, 5, 6)),
+        ("bytes 5-9/*", (5, 9, None)),
+        ("bytes */10", (None, None, 10)),
+        ("bytes 5-9", (None, None, None)),
+        ("bytes 5-4/10", (None, None, None)),
+        ("bytes 5-9/9", (None, None, None)),
+        ("items 5-9/10", (None, None, None)),
+        (None, (None, None, None)),
     ],
 )
-def test_content_range(value: str | None, found: tuple[int | None, int | None]) -> None:
+def test_content_range(value: str | None, found: tuple[int | None, ...]) -> None:
     assert content_range(value) == found
 
 

@@ -3,7 +3,8 @@
 A rest is asked for by `Range` with `If-Range`, so that it is one of the same content. Where the
 server sends the whole again, what was read before is compared by its hash and dropped; a
 difference is source-changed. So nothing is held, in memory or on disk, and nothing mixes two
-contents.
+contents. A server may send less of a rest than was asked for: then the next one is asked for, until
+the end is told.
 """
 
 import hashlib
@@ -44,25 +45,20 @@ class Download:
         self._hash = hashlib.sha256()
         self._done = self._told = self._gained = 0
         self._rest = b""
-        self._ended = False
+        self._ended = self._partial = False
         self._exchange: AbstractContextManager[Answer] | None = None
         self._chunks: Iterator[bytes] = iter(())
         self._validator: str | None = None
         head = self._first()
         self.size = head.length if wanted.size is None else wanted.size
-        """None: nobody says."""
+        """None: nobody says, or not yet."""
         self._require_size(head)
         self.media_type = _media_type(head.headers)
         changed = http_date(head.headers.get("last-modified"))
         self.mtime_ns = (
             None if changed is None else clamp_mtime(int(changed.timestamp()) * 1_000_000_000)
         )
-        if not head.framed and (wanted.size is None or wanted.sha256 is None):
-            self.close()
-            raise head.invalid(
-                "it has no length, so that its end and a lost connection look alike; "
-                "size and sha256 of an item would help"
-            )
+        self._require_end(head)
 
     def read(self, size: int = -1, /) -> bytes:
         """The next bytes, fewer only at the end; the end is checked before it is told."""
@@ -102,6 +98,7 @@ class Download:
         exchange = self._client.exchange(self._wanted.target, headers)
         answer = exchange.__enter__()
         self._exchange, self._chunks = exchange, answer.body()
+        self._partial = answer.status == 206
         return answer
 
     def _next(self) -> bytes:
@@ -111,12 +108,15 @@ class Download:
                 if data:
                     self._note(data)
                     return data
-                self._end()
+                if self._partial and self._done != self.size:
+                    self._ask_rest()
+                else:
+                    self._end()
             except TryAgainError as error:
                 self._resume(error)
-                if self._rest:
-                    rest, self._rest = self._rest, b""
-                    return rest
+            if self._rest:
+                rest, self._rest = self._rest, b""
+                return rest
         return b""
 
     def _note(self, data: bytes) -> None:
@@ -133,24 +133,29 @@ class Download:
             self._tries.failed(error)
             self._gained = 0
             try:
-                headers = {}
-                if self._validator is not None and self._done:
-                    headers = {"Range": f"bytes={self._done}-", "If-Range": self._validator}
-                self._take_rest(self._open(headers))
+                self._ask_rest()
                 return
             except TryAgainError as again:
                 error = again
 
+    def _ask_rest(self) -> None:
+        headers = {}
+        if self._validator is not None and self._done:
+            headers = {"Range": f"bytes={self._done}-", "If-Range": self._validator}
+        self._take_rest(self._open(headers))
+
     def _take_rest(self, answer: Answer) -> None:
         """Go on where it broke, by whatever the server sent."""
-        first, whole = content_range(answer.headers.get("content-range"))
+        first, last, whole = content_range(answer.headers.get("content-range"))
         match answer.status:
             case 206:
-                if first != self._done:
+                if first != self._done or last is None:
                     raise answer.invalid(f"a rest from {self._done} on was asked for, not this one")
                 if whole is not None and self.size not in {None, whole}:
                     raise self._changed(f"it had {self.size} bytes, now it has {whole}")
                 self._require_same(answer)
+                self.size = self.size if whole is None else whole
+                self._chunks = self._part(answer, self._chunks, last + 1)
             case 416:
                 # All of a file of unknown length was there, but for the mark of its end.
                 if whole != self._done or self.size not in {None, whole}:
@@ -160,7 +165,18 @@ class Download:
                 self._end()
             case _:
                 self._require_size(answer)
+                self._require_end(answer)
                 self._skip_known()
+
+    def _part(self, answer: Answer, chunks: Iterator[bytes], end: int) -> Iterator[bytes]:
+        """The bytes up to here, which a part must bring: so each one gets on, or is a failure."""
+        for data in chunks:
+            if self._done + len(data) > end:
+                raise answer.invalid("a rest is more than its Content-Range says")
+            yield data
+        if self._done < end:
+            path = self._client.shown_path(answer.target)
+            raise TryAgainError(f"{path}: a rest ended at {self._done}, not at {end}")
 
     def _require_same(self, answer: Answer) -> None:
         """Not every server that knows ranges knows If-Range: is it the same content's rest?"""
@@ -198,6 +214,14 @@ class Download:
         if answer.length is not None and self.size not in {None, answer.length}:
             self.close()
             raise self._changed(f"it has {answer.length} bytes, not {self.size}")
+
+    def _require_end(self, answer: Answer) -> None:
+        if not answer.framed and (self._wanted.size is None or self._wanted.sha256 is None):
+            self.close()
+            raise answer.invalid(
+                "it has no length, so that its end and a lost connection look alike; "
+                "size and sha256 of an item would help"
+            )
 
     def _changed(self, what: str) -> SpooldError:
         shown = canonical.text(self._wanted.path)

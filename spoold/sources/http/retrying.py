@@ -81,12 +81,19 @@ def validator(headers: dict[str, str]) -> str | None:
     return None
 
 
-def content_range(value: str | None) -> tuple[int | None, int | None]:
-    """The first byte and the whole length that a Content-Range names; None for what it does not."""
+def content_range(value: str | None) -> tuple[int | None, int | None, int | None]:
+    """The first and last byte and the whole length that a Content-Range names.
+
+    None for what it does not, and for all of one that cannot be (RFC 9110, section 14.4).
+    """
     match = re.fullmatch(
-        r"bytes (?:([0-9]{1,18})-[0-9]{1,18}|\*)/(?:([0-9]{1,18})|\*)", value or ""
+        r"bytes (?:([0-9]{1,18})-([0-9]{1,18})|\*)/(?:([0-9]{1,18})|\*)", value or ""
     )
     if match is None:
-        return None, None
-    first, whole = match.groups()
-    return None if first is None else int(first), None if whole is None else int(whole)
+        return None, None, None
+    first, last, whole = (None if each is None else int(each) for each in match.groups())
+    if first is None or last is None:
+        return None, None, whole
+    if last < first or (whole is not None and whole <= last):
+        return None, None, None
+    return first, last, whole
