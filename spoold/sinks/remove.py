@@ -1,7 +1,8 @@
 """Removes trees that were restored: folders in them may have any mode.
 
-Not guaranteed: anything against someone who changes the tree meanwhile; it is meant for spoold's
-own private folders. Links are removed, never followed.
+Guarantees: links in the tree are removed, never followed, also one that is put there meanwhile: it
+may hold folders of a handler's tool, of another user, which a process of that user still changes.
+Not guaranteed: that it succeeds against someone who does.
 """
 
 import os
@@ -11,7 +12,7 @@ from contextlib import suppress
 
 # A handle each: beyond that many, a folder is moved up first.
 _MAX_HANDLES = 256
-_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_FLAGS = os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 def remove_tree(path: str | bytes | os.PathLike[str]) -> None:
@@ -70,8 +71,14 @@ def _remove_or_open(handle: int, name: bytes) -> int | None:
         if not stat.S_ISDIR(status.st_mode):
             os.unlink(name, dir_fd=handle)
             return None
-        if status.st_mode & 0o700 != 0o700:
-            os.chmod(name, 0o700, dir_fd=handle)
-        return os.open(name, _FLAGS, dir_fd=handle)
+        folder = os.open(name, os.O_PATH | _FLAGS, dir_fd=handle)
     except FileNotFoundError:
         return None
+    try:
+        if os.fstat(folder).st_mode & 0o700 != 0o700:
+            # By its handle: in the place of its name a link may stand by now. fchmod(2) refuses
+            # one that was opened without leave to read.
+            os.chmod(f"/proc/self/fd/{folder}", 0o700)
+        return os.open(b".", os.O_RDONLY | _FLAGS, dir_fd=folder)
+    finally:
+        os.close(folder)

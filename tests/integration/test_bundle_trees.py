@@ -6,6 +6,7 @@ import random
 import socket
 import stat
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -402,6 +403,51 @@ def test_removing_a_tree_never_follows_a_link(scratch: Path) -> None:
     remove_tree(scratch / "never" / "was")
     assert not tree.exists()
     assert (outside / "file").read_text() == "stays"
+
+
+# Puts a link in the place of a folder just before the step of the given number, whichever it is, as
+# a second process could. The interpreter tells its hooks of each step on a file beforehand.
+_SWAPPING = """
+import contextlib, os, sys
+from spoold.sinks.remove import remove_tree
+
+tree, outside, left = sys.argv[1], sys.argv[2], int(sys.argv[3])
+
+def meanwhile(event, arguments):
+    global left
+    if event.startswith(("os.", "open")):
+        left -= 1
+        if left == 0:
+            with contextlib.suppress(FileNotFoundError):
+                os.rename(tree + "/closed", tree + "/aside")
+                os.symlink(outside, tree + "/closed")
+
+sys.addaudithook(meanwhile)
+with contextlib.suppress(OSError):
+    remove_tree(tree)
+sys.exit(3 if left > 0 else 0)
+"""
+
+
+def test_removing_a_tree_never_follows_a_link_that_is_put_there_meanwhile(scratch: Path) -> None:
+    outside = scratch / "outside"
+    (outside / "below").mkdir(parents=True)
+    for path in (outside, outside / "below"):
+        path.chmod(0o555)
+    for step in range(1, 100):
+        tree = scratch / f"tree{step}"
+        (tree / "closed" / "below").mkdir(parents=True)
+        for path in (tree / "closed" / "below", tree / "closed"):
+            path.chmod(0)
+        command = [sys.executable, "-c", _SWAPPING, tree, outside, str(step)]
+        done = subprocess.run(command, check=False)
+        modes = [stat.S_IMODE(path.stat().st_mode) for path in (outside, outside / "below")]
+        assert modes == [0o555, 0o555], step
+        if done.returncode == 3:  # it has no more steps
+            break
+        assert done.returncode == 0
+    assert step > 5
+    assert not tree.exists()
 
 
 def test_a_file_system_without_unnamed_files_will_do(
