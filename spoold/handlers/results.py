@@ -20,6 +20,7 @@ from typing import Final
 
 from spoold import errors
 from spoold.bundle.copying import copy_range
+from spoold.bundle.paths import stays_inside
 from spoold.canonical import text
 from spoold.errors import SpooldError
 from spoold.handlers.patterns import is_unfinished
@@ -159,13 +160,13 @@ def _own(handle: int) -> list[bytes]:
 
 
 def _require_inside(out: Path, path: bytes) -> None:
-    """Refuse a link that leads out, by any way: where it ends is asked of the disk."""
-    top = os.path.realpath(os.fsencode(out))
-    link = os.path.join(top, path)
-    end = os.path.realpath(link)
-    absolute = os.path.isabs(os.readlink(link))  # would lead elsewhere once it is published
-    if absolute or (end != top and not end.startswith(top + b"/")):
-        raise _invalid(path, "is a link that leads out of it")
+    """Refuse a link that may lead out, by any way.
+
+    Where it ends is not asked of the disk: a way out and in again ends inside only as long as
+    folders have the names that they had for the tool.
+    """
+    if not stays_inside(path, os.readlink(os.path.join(os.fsencode(out), path))):
+        raise _invalid(path, "is a link that may lead out of it")
 
 
 def _take_over(
