@@ -45,7 +45,8 @@ _SETTINGS = (
 )
 
 # A server that is frozen, its disk perhaps, keeps a connection alive and ends no statement by
-# itself. Longer than `statement_timeout`: one that works is the first to say so.
+# itself. Longer than `statement_timeout`, which ends all but a COMMIT before. What is given up so
+# may still be committed, as with any connection that is lost.
 _ANSWER_SECONDS: Final = 150.0
 
 T = TypeVar("T")
@@ -68,7 +69,7 @@ class LoginRefusedError(SpooldError):
 
 
 class LimitedConnection(Connection):
-    """A connection that is given up where an answer does not come in time."""
+    """A connection that is given up where nothing comes for too long."""
 
     answer_seconds = _ANSWER_SECONDS
 
@@ -84,7 +85,9 @@ class LimitedConnection(Connection):
             while True:
                 ready = yield wanted
                 # psycopg comes by every 0.1 s, with nothing where nothing has come.
-                if not ready and time.monotonic() >= until:
+                if ready:
+                    until = time.monotonic() + self.answer_seconds
+                elif time.monotonic() >= until:
                     self.pgconn.finish()
                     raise psycopg.OperationalError(
                         f"the server has not answered for {self.answer_seconds:g} s"
@@ -95,20 +98,14 @@ class LimitedConnection(Connection):
             return result
 
 
-def connect(
-    conninfo: str, application: str, answer_seconds: float = _ANSWER_SECONDS
-) -> LimitedConnection:
-    """Open a connection in autocommit mode. Raises database-away or config-invalid.
-
-    `answer_seconds`: how long a statement may take before the connection is given up.
-    """
+def connect(conninfo: str, application: str) -> LimitedConnection:
+    """Open a connection in autocommit mode. Raises database-away or config-invalid."""
     try:
         connection = LimitedConnection.connect(
             _with_defaults(conninfo, application),
             autocommit=True,
             prepare_threshold=None,  # prepared statements do not survive a transaction pooler
         )
-        connection.answer_seconds = answer_seconds
     except (psycopg.OperationalError, psycopg.InterfaceError) as error:
         raise _not_connected(error) from error
     try:

@@ -129,8 +129,8 @@ class Database:
             return work()
 
     @contextmanager
-    def patient(self) -> Iterator[None]:
-        """Wait for answers without end: for what may take longer than any other statement."""
+    def unlimited(self) -> Iterator[None]:
+        """Wait for this connection's answers without end, that to a COMMIT among them."""
         connection = self.connection
         usual, connection.answer_seconds = connection.answer_seconds, math.inf
         try:

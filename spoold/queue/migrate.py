@@ -57,7 +57,8 @@ def migrate(database: Database, migrations: tuple[Migration, ...] | None = None)
     known = shipped() if migrations is None else migrations
     if _current(database, known):
         return 0
-    return database.atomically(lambda: _apply(database, known))
+    with database.unlimited():
+        return database.atomically(lambda: _apply(database, known))
 
 
 def require_current(database: Database, migrations: tuple[Migration, ...] | None = None) -> None:
@@ -90,17 +91,15 @@ def _apply(database: Database, known: tuple[Migration, ...]) -> int:
     database.run("make_ledger")
     # In a statement after the lock: whoever held it has committed.
     pending = known[len(_applied(database, known)) :]
-    if not pending:
-        return 0
-    database.run("migration_patience")
-    with database.patient():
-        for migration in pending:
-            database.script(migration.sql)
-            database.run(
-                "migrated",
-                {"number": migration.number, "name": migration.name, "sha256": migration.sha256},
-            )
-            _log.info("schema.migrated", number=migration.number, name=migration.name)
+    if pending:
+        database.run("migration_patience")
+    for migration in pending:
+        database.script(migration.sql)
+        database.run(
+            "migrated",
+            {"number": migration.number, "name": migration.name, "sha256": migration.sha256},
+        )
+        _log.info("schema.migrated", number=migration.number, name=migration.name)
     return len(pending)
 
 

@@ -80,6 +80,8 @@ class Worker:
         self._lock = threading.Lock()  # of the jobs that are claimed and not begun
         self._waiting: deque[Claim] = deque()
         self._pace = Pace()
+        # A claim whose answer was lost would be held and never worked on.
+        self._in_doubt = False
         self._refusal: SpooldError | None = None
 
     def drain(self) -> None:
@@ -103,7 +105,9 @@ class Worker:
             end_group,
         )
         publishing.start()
-        beating = threading.Thread(target=self._beat_for_ever, name="beat", daemon=True)
+        beating = threading.Thread(
+            target=self._beat_for_ever, args=(publishing,), name="beat", daemon=True
+        )
         beating.start()
         try:
             self._work(store, publishing)
@@ -121,12 +125,11 @@ class Worker:
     def _work(self, store: Store, publishing: Publishing) -> None:
         listener = Listener(self._conninfo, Channel.JOBS, self._spool)
         listener.wait(0)  # it listens before the first claim: nothing is called in between
-        in_doubt = False
         while not self._stopping.is_set():
             try:
-                if in_doubt:  # a claim whose answer was lost would be held and never worked on
+                if self._in_doubt:
+                    self._in_doubt = False
                     store.disown(self._id, publishing.in_hand())
-                    in_doubt = False
                 claims = [
                     *store.claim(self._id, self._pace.claim_at_once()),
                     *store.claim_publishing(self._id, MOST_AT_ONCE),
@@ -134,7 +137,7 @@ class Worker:
             except SpooldError as error:
                 if error.code is not errors.DATABASE_AWAY:
                     raise
-                in_doubt = True
+                self._in_doubt = True
                 self._stopping.wait(self._pause())
                 continue
             if claims:
@@ -158,7 +161,7 @@ class Worker:
 
     def _run(self, claim: Claim, store: Store, publishing: Publishing) -> None:
         started = time.monotonic()
-        self._events.working()
+        self._events.working(claim.id)
         attempt = Attempt(claim, store, self._site, self._live, self._let_go, self._require_lease)
         try:
             with processor_time(self._settings.cpu_seconds):
@@ -238,14 +241,14 @@ class Worker:
 
     # --- the second thread ------------------------------------------------------------------------
 
-    def _beat_for_ever(self) -> None:
+    def _beat_for_ever(self, publishing: Publishing) -> None:
         try:
-            self._watch()
+            self._watch(publishing)
         except Exception:  # a worker that nobody can stop must not go on
             log.exception("beat.crashed")
             end_group()
 
-    def _watch(self) -> None:
+    def _watch(self, publishing: Publishing) -> None:
         store = self._store("spoold beat")
         listener = Listener(self._conninfo, Channel.GONE, self._id)
         due = 0.0
@@ -256,10 +259,10 @@ class Worker:
             if listener.wait(_TICK_SECONDS, self._end_seen) or time.monotonic() >= due:
                 due = time.monotonic() + self._settings.beat_seconds
                 with suppress(SpooldError):  # away: attempts wait at their next guarded write
-                    self._beat(store)
+                    self._beat(store, publishing)
         listener.close()
 
-    def _beat(self, store: Store) -> None:
+    def _beat(self, store: Store, publishing: Publishing) -> None:
         held = self._held
         with self._lock:
             waiting = list(self._waiting)
@@ -279,6 +282,12 @@ class Worker:
         for claim in waiting:
             if (claim.id, claim.epoch) not in standing:
                 self._strike(claim)
+        # A server that froze may commit a claim long after we have given it up.
+        known = {claim.id for claim in waiting} | publishing.in_hand()
+        if held is not None:
+            known.add(held.id)
+        if not known.issuperset(job for job, _ in standing):
+            self._in_doubt = True
         if held is not None and held is self._held:
             store.progress(held, self._live.progress().document())
             points.reached("progress")

@@ -55,7 +55,8 @@ def test_a_server_without_durability_is_refused(server: postgres.Server, setting
 
 
 def test_a_server_that_freezes_is_given_up(conninfo: str) -> None:
-    connection = postgres.connect(conninfo, "tests", answer_seconds=1)
+    connection = postgres.connect(conninfo, "tests")
+    connection.answer_seconds = 1
     backend = connection.info.backend_pid
     os.kill(backend, signal.SIGSTOP)
     try:
