@@ -34,7 +34,7 @@ _TEMPLATE = "spoold_template"
 # A shell's background jobs ignore SIGINT, what nohup starts SIGHUP, and so would every process that
 # a test starts.
 signal.signal(signal.SIGINT, signal.default_int_handler)
-signal.signal(signal.SIGHUP, signal.SIG_DFL)
+signal.signal(signal.SIGHUP, lambda number, _: None)  # ignored here, by default in what is started
 
 
 def pytest_xdist_auto_num_workers() -> int:

@@ -1,4 +1,4 @@
-"""The installed program as its users meet it: processes, files and exit statuses.
+"""The installed program as its users meet it, but for `prepared`: processes, files, exit statuses.
 
 A Site is one spool with its daemon. Nothing here looks into `.spoold` but to see that it is empty.
 """
@@ -47,7 +47,10 @@ def spoold(
 
 
 def prepared(*arguments: str | Path) -> None:
-    """Run a command that is not what is tested within this process: a second less each time."""
+    """Run `init` or `keys trust` within this process, where they are not what is tested.
+
+    A second less each time. (Most other commands would set up this process's log.)
+    """
     done = CliRunner().invoke(cli, [*map(str, arguments)])
     assert done.exit_code == 0, f"{arguments}: {done.output}"
 

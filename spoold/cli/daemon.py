@@ -1,9 +1,9 @@
 """`run`, `worker` and `demo`: what goes on by itself."""
 
+import os
 import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -43,18 +43,19 @@ def run(
     Exit status: 0 stopped, or with --once all succeeded · 1 with --once: some failed
       69 database away · 75 with --once: something is left for later · 78 bad configuration
     """
-    with _ended_at_once():
-        from spoold.daemon.run import run as run_daemon
+    before = _let_sigterm_end_at_once()
+    from spoold.daemon.run import run as run_daemon
 
-        here = options.require(options.resolve_spool(spool, spool_path))
-        given = {
-            "workers.count": None if workers is None else str(workers),
-            "http.listen": listen,
-            "log.level": log_level,
-            "log.format": log_format,
-        }
-        flags = {key: value for key, value in given.items() if value is not None}
-        config = options.load_config(here, config_path, settings, flags)
+    here = options.require(options.resolve_spool(spool, spool_path))
+    given = {
+        "workers.count": None if workers is None else str(workers),
+        "http.listen": listen,
+        "log.level": log_level,
+        "log.format": log_format,
+    }
+    flags = {key: value for key, value in given.items() if value is not None}
+    config = options.load_config(here, config_path, settings, flags)
+    signal.signal(signal.SIGTERM, before)  # from here on there is something to tidy up
     return run_daemon(config, once=once)
 
 
@@ -73,21 +74,20 @@ def worker(
     Example: spoold worker /srv/spool
     Exit status: 0 stopped · 69 database away · 78 bad configuration
     """
-    with _ended_at_once():
-        from spoold.daemon.work import work
+    _let_sigterm_end_at_once()
+    from spoold.daemon.work import work
 
-        here = options.require(options.resolve_spool(spool, spool_path))
-        return work(options.load_config(here, config_path, settings))
+    here = options.require(options.resolve_spool(spool, spool_path))
+    return work(options.load_config(here, config_path, settings))
 
 
-@contextmanager
-def _ended_at_once() -> Iterator[None]:
-    """What is loading has nothing to tidy up, and libraries may swallow what a handler raises."""
-    before = signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
+def _let_sigterm_end_at_once() -> Any:
+    """End the process in the handler; returns the handler of before.
+
+    What is loading has nothing to tidy up, and what a handler raises can be lost in a library: the
+    daemon would then wait all of drain_seconds for a worker that has heard nothing.
+    """
+    return signal.signal(signal.SIGTERM, lambda number, _: os._exit(128 + number))
 
 
 @click.command()
