@@ -153,10 +153,12 @@ class Daemon:
             self._stop.set()
             self._intake.wake()
             self._maintenance.wake()
+            self._supervisor.drain()
             # The first signal began the draining, and a second one may have come since.
             patience = 1 if signals else 0
-            hanging = _join(threads, lambda: len(signals) > patience)
-            self._drain(signals, patience)
+            until = time.monotonic() + self._settings.drain_seconds
+            hanging = _join(threads, lambda: len(signals) > patience or time.monotonic() >= until)
+            self._drain(signals, patience, until)
             if server is not None:
                 server.stop()
             self._renewer.stop()
@@ -202,18 +204,17 @@ class Daemon:
         self._supervisor.watch(reading, lambda: _empty(reading))
         return received
 
-    def _drain(self, signals: Sequence[int], patience: int) -> None:
-        """Let running attempts finish for a while, or until there are more signals than that.
+    def _drain(self, signals: Sequence[int], patience: int, until: float) -> None:
+        """Let running attempts finish until then, or until there are more signals than that.
 
         What is still running then is given back.
         """
-        self._supervisor.drain()
-        until = time.monotonic() + self._settings.drain_seconds
         while self._supervisor.alive() and time.monotonic() < until and len(signals) <= patience:
             self._supervisor.wait(_ROUND_SECONDS / 4)
         killed = self._supervisor.identities()
         self._supervisor.kill()
-        while self._supervisor.alive():
+        until = time.monotonic() + _GIVE_BACK_SECONDS  # what waits for a dead disk cannot be killed
+        while self._supervisor.alive() and time.monotonic() < until:
             self._supervisor.wait(_ROUND_SECONDS)
         # A database that hangs is not waited for; as where it is away, they are rescued later.
         giving = threading.Thread(target=self._give_back, args=(killed,), daemon=True)
@@ -227,16 +228,17 @@ class Daemon:
                 self._own.leave(worker)
                 events.info("worker.stopped", worker=str(worker), given_back=given_back)
 
-    def _died(self, worker: uuid.UUID, status: int) -> None:
+    def _died(self, worker: uuid.UUID, status: int, job: uuid.UUID | None) -> None:
         if not self._stop.is_set():
-            self._maintenance.bury(worker, status)
+            self._maintenance.bury(worker, status, job)
 
     def _verdict(self, began: datetime) -> Exit:
         ended = self._own.ended_since(began)
         if ended.keys() & {State.FAILED, State.REJECTED, State.CANCELLED}:
             return Exit.FAILED
-        report = self._intake.report
-        left = report.waiting or report.name_busy or self._own.unfinished()
+        report, metrics = self._intake.report, self._intake.metrics
+        unseen = metrics.inbox_missing or report.failed
+        left = unseen or report.waiting or report.name_busy or self._own.unfinished()
         return Exit.LEFT_FOR_LATER if left else Exit.DONE
 
     def _thread(self, name: str, target: Callable[[threading.Event], None]) -> threading.Thread:

@@ -46,6 +46,7 @@ class Observer:
         self._config = config
         self._wakes = wakes
         self._asking = threading.Lock()
+        self._began = time.time()
 
     def backlog(self) -> Sequence[Backlog] | None:
         """Unfinished jobs by state and action; None while the database is away."""
@@ -65,11 +66,13 @@ class Observer:
         away = self.busy() is None
         writable, why = self._writable()
         workers = self._supervisor.alive()
-        age = time.time() - intake.last_scan_at
-        late = intake.last_scan_at > 0 and age > (
+        age = time.time() - (intake.last_scan_at or self._began)
+        late = not intake.standing_by and age > (
             _SCAN_OVERDUE_SECONDS + self._config.intake.rescan_seconds
         )
-        scanning = "stands by for another daemon" if intake.standing_by else f"{age:.0f} s ago"
+        scanning = f"{age:.0f} s ago" if intake.last_scan_at else "none yet"
+        if intake.standing_by:
+            scanning = "stands by for another daemon"
         return [
             Check("database", not away, "cannot be reached or written to" if away else "answers"),
             Check("spool", writable, why),

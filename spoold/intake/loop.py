@@ -23,6 +23,7 @@ from spoold.intake.inbox import InboxLostError, Listing
 from spoold.intake.request import Models
 from spoold.intake.scan import Scanner
 from spoold.intake.settings import (
+    FAILED,
     STANDING_BY,
     IntakeMetrics,
     IntakeSettings,
@@ -75,8 +76,9 @@ class Intake:
                     report = self.scan_once()
                 except Exception:  # noqa: BLE001  # whatever it was, the next drops are waiting
                     self.metrics.errors += 1
+                    self.metrics.scans += 1
                     _log.exception("intake.scan_failed")
-                    report = ScanReport()
+                    self.report = report = FAILED
                     self._next_look = time.monotonic() + self._settings.rescan_seconds
                 if not report.claimed and not report.admitted:
                     self._wait(self._next_look)

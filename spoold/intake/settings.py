@@ -144,6 +144,8 @@ class ScanReport:
     held: int = 0
     """Claimed drops without a row."""
     database_away: bool = False
+    failed: bool = False
+    """It ended by an error, which the log tells."""
 
     @property
     def dry(self) -> bool:
@@ -153,3 +155,4 @@ class ScanReport:
 
 
 STANDING_BY: Final = ScanReport(standing_by=True)
+FAILED: Final = ScanReport(failed=True)

@@ -53,6 +53,8 @@ def take_key(
         if own is None:
             return KeyAnswer(Key.LOST)
         if own[0] not in (None, dedup_key):
+            if owner := done(database, spool, [dedup_key]).get(dedup_key):
+                return _verdict(Key.DONE, owner, request_sha256)
             return KeyAnswer(Key.OTHER)
         for _ in range(_KEY_ROUNDS):
             try:

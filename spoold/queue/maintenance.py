@@ -37,15 +37,17 @@ def rescue(
     lease_seconds: float,
     policy: RetryPolicy,
     causes: Mapping[uuid.UUID, SpooldError],
+    watched_seconds: float,
 ) -> list[Rescued]:
     """Take jobs back whose worker is gone, unseen for a lease, or past the attempt's deadline.
 
-    `causes` says of some workers how they died.
+    `causes` says of some workers how they died; `watched_seconds` for how long a silent one would
+    have been noticed.
     """
     parameters: dict[str, object] = {
         "spool": spool,
         "lease_seconds": lease_seconds,
-        "connected_seconds": database.connected_seconds(),
+        "watched_seconds": watched_seconds,
     }
     rescued = []
     lost = [_Lost(causes, *row) for row in database.rows("lost", parameters)]

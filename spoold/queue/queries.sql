@@ -287,6 +287,11 @@ with ended as (
   select spool, 'status', answer, id, 'answer', 'status' from ended where answer is not null
   on conflict (spool, folder, name) do update set job = excluded.job, at = excluded.at
     where published.job <= excluded.job
+), dated as (
+  -- What was held up while it was published is as old as its answer: retention goes by that.
+  update spoold.published set at = now() from ended
+  where published.job = ended.id and published.spool = ended.spool and published.role <> 'answer'
+    and published.at < now() - interval '1 minute'
 ), catalogued as (
   insert into spoold.bundle (spool, job, bundle_id, manifest_sha256, from_site, received, folder,
     name, bytes, entries, created_at)
@@ -354,13 +359,13 @@ returning id, (select pg_notify('spoold_job', %(spool)s::text));
 
 -- name: lost
 -- A worker whose row was deleted is gone for certain. One that was not seen for a lease is, if the
--- server, and this connection to it, have been up for as long: else nobody could be seen. (The age
--- of this backend would say nothing: behind a pooler it serves everybody, or came a moment ago.)
+-- server has been up, and we have watched, for as long: else nobody could be seen. (The age of this
+-- backend would say nothing: behind a pooler it serves everybody, or came a moment ago.)
 -- A job past its deadline has a worker that beats and does not get on. One that was claimed before
 -- the server started may only have been unable to report: it gets a lease too.
 with watch as (
   select pg_postmaster_start_time() <= now() - make_interval(secs => %(lease_seconds)s::float8)
-    and %(connected_seconds)s::float8 >= %(lease_seconds)s::float8 as long_enough
+    and %(watched_seconds)s::float8 >= %(lease_seconds)s::float8 as long_enough
 )
 select job.id, job.epoch, job.worker, job.state, job.attempt,
   worker.id is not null
@@ -532,8 +537,10 @@ from spoold.published
 where published.spool = %(spool)s and published.folder = %(folder)s and published.name = %(name)s;
 
 -- name: unpublish
+-- Not of a job that may be about to rename something there.
 delete from spoold.published
 where spool = %(spool)s and folder = %(folder)s and name = %(name)s and job = %(job)s
+  and not exists (select from spoold.job where id = %(job)s and finished_at is null)
 returning job;
 
 -- name: database_id

@@ -6,6 +6,7 @@ database-away and the next call connects again, and each call may then be repeat
 Not guaranteed: that a call which raised database-away did not commit.
 """
 
+import math
 import uuid
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -203,12 +204,17 @@ class Store:
         lease_seconds: float,
         policy: RetryPolicy,
         causes: Mapping[uuid.UUID, SpooldError] | None = None,
+        watched_seconds: float = math.inf,
     ) -> list[Rescued]:
         """Take jobs back whose worker is gone, unseen for a lease, or past their deadline.
 
-        `causes` says of some workers how they died.
+        `causes` says of some workers how they died; `watched_seconds` for how long a silent one
+        would have been noticed.
         """
-        return maintenance.rescue(self.database, self.spool, lease_seconds, policy, causes or {})
+        watched = min(watched_seconds, self.database.connected_seconds())
+        return maintenance.rescue(
+            self.database, self.spool, lease_seconds, policy, causes or {}, watched
+        )
 
     def prunable(self, older_than_seconds: float) -> int:
         """How many jobs ended so long ago."""

@@ -1,9 +1,10 @@
-"""What a worker tells its supervisor: a line when it begins its first attempt, and a line of JSON
-for each job that got its final status.
+"""What a worker tells its supervisor: a line with its job when it begins an attempt, and a line of
+JSON for each job that got its final status.
 """
 
 import json
 import os
+import uuid
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Final, Self
@@ -11,7 +12,7 @@ from typing import Final, Self
 from spoold.publish import Ending
 from spoold.queue.job import Job, State
 
-WORKING: Final = b"working"
+WORKING: Final = b"working "
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,13 +53,10 @@ class Events:
 
     def __init__(self, descriptor: int | None) -> None:
         self._descriptor = descriptor
-        self._working = False
 
-    def working(self) -> None:
-        """An attempt begins: from now on, what ends this worker may be a job's fault."""
-        if not self._working:
-            self._working = True
-            self._tell(WORKING + b"\n")
+    def working(self, job: uuid.UUID) -> None:
+        """An attempt begins: from now on, what ends this worker may be that job's fault."""
+        self._tell(WORKING + str(job).encode() + b"\n")
 
     def published(self, published: Published) -> None:
         """A job got its final status."""

@@ -13,6 +13,7 @@ import time
 import uuid
 from collections.abc import Callable
 from contextlib import suppress
+from typing import Final
 
 import structlog
 
@@ -50,19 +51,21 @@ class Maintenance:
         self._settings = settings
         self._keep_database = keep_database
         self._kill = kill
-        self._dead: queue.SimpleQueue[uuid.UUID] = queue.SimpleQueue()
+        self._dead: queue.SimpleQueue[tuple[uuid.UUID, uuid.UUID | None]] = queue.SimpleQueue()
         self._causes: dict[uuid.UUID, SpooldError] = {}
         self._buried: list[uuid.UUID] = []  # signed off, their jobs perhaps not taken back yet
         self._swept = -_SWEEP_SECONDS
         self._awake = threading.Event()
+        self._watch = Watch(time.time(), time.monotonic())
 
-    def bury(self, worker: uuid.UUID, status: int) -> None:
+    def bury(self, worker: uuid.UUID, status: int, job: uuid.UUID | None) -> None:
         """Take note that a worker of this daemon has died: its jobs need not wait for the lease.
 
-        `status` is its exit status, negative where a signal ended it.
+        `status` is its exit status, negative where a signal ended it; `job` the one that it has
+        begun last.
         """
         self._causes[worker] = _cause(status, self._settings)
-        self._dead.put(worker)
+        self._dead.put((worker, job))
         self._awake.set()
 
     def wake(self) -> None:
@@ -105,7 +108,10 @@ class Maintenance:
         self._leave_dead()
         self._store.promote()
         settings = self._settings
-        taken_back = self._store.rescue(settings.lease_seconds, settings.retry, self._causes)
+        watched = self._watch.seconds(time.time(), time.monotonic())
+        taken_back = self._store.rescue(
+            settings.lease_seconds, settings.retry, self._causes, watched
+        )
         while self._buried:
             self._causes.pop(self._buried.pop())
         for rescued in taken_back:
@@ -123,17 +129,18 @@ class Maintenance:
 
     def _leave_dead(self) -> None:
         while not self._dead.empty():
-            worker = self._dead.get()
+            worker, job = self._dead.get()
             try:
-                self._leave(worker)
+                # What it had finished, or had claimed and not begun, has not killed it: no attempt
+                # of that counts.
+                self._leave(worker, scratch.begun(self._tree, self._store) & {job})
             except (SpooldError, OSError):
-                self._dead.put(worker)
+                self._dead.put((worker, job))
                 raise
             self._buried.append(worker)
 
-    def _leave(self, worker: uuid.UUID) -> None:
-        # What it had claimed and not begun has not killed it: no attempt of that counts.
-        self._store.disown(worker, scratch.begun(self._tree, self._store))
+    def _leave(self, worker: uuid.UUID, begun: set[uuid.UUID]) -> None:
+        self._store.disown(worker, begun)
         points.reached("disown")
         self._store.leave(worker)
         points.reached("leave")
@@ -143,7 +150,27 @@ class Maintenance:
         host = socket.gethostname()
         for worker in self._store.workers():
             if worker.host == host and not is_worker(worker.pid):
-                self._leave(worker.id)
+                self._leave(worker.id, scratch.begun(self._tree, self._store))
+
+
+class Watch:
+    """For how long workers could be seen: not while the machine slept, or its clock was turned.
+
+    They are as alive as before, but by the database's clock they have been silent for all of it.
+    """
+
+    _JUMP_SECONDS: Final = 2.0
+
+    def __init__(self, wall: float, steady: float) -> None:
+        self._wall, self._steady = wall, steady
+        self._since = steady
+
+    def seconds(self, wall: float, steady: float) -> float:
+        """Given the wall clock and CLOCK_MONOTONIC, which does not go on in a sleep."""
+        if abs((wall - self._wall) - (steady - self._steady)) > self._JUMP_SECONDS:
+            self._since = steady
+        self._wall, self._steady = wall, steady
+        return steady - self._since
 
 
 def _cause(status: int, settings: WorkerSettings) -> SpooldError:

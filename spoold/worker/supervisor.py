@@ -1,7 +1,7 @@
 """The worker processes of one daemon: started, restarted with back-off, drained, never left over.
 
 Each worker has a process group of its own, a lifeline (a pipe whose end of file tells it that the
-supervisor is gone) and an event pipe, on which it writes a line for each job that it has published.
+supervisor is gone) and an event pipe, on which it writes what it begins and what it has published.
 """
 
 import ctypes
@@ -41,8 +41,8 @@ class _Child:
     lifeline: int
     events: int
     started: float
-    worked: bool = False
-    """It has begun an attempt."""
+    job: uuid.UUID | None = None
+    """Whose attempt it has begun last."""
     unread: bytes = b""
 
 
@@ -66,8 +66,8 @@ class Supervisor:
     count: int
     environment: Mapping[str, str]
     on_published: Callable[[Published], None]
-    on_death: Callable[[uuid.UUID, int], None]
-    """Given a worker and its exit status, negative where a signal ended it."""
+    on_death: Callable[[uuid.UUID, int, uuid.UUID | None], None]
+    """Given a worker, its exit status, negative where a signal ended it, and its last job."""
     _places: list[_Place] = field(default_factory=list)
     _selector: selectors.BaseSelector = field(default_factory=selectors.DefaultSelector)
     _draining: bool = False
@@ -163,8 +163,8 @@ class Supervisor:
             return
         *lines, child.unread = (child.unread + data).split(b"\n")
         for line in lines:
-            if line == WORKING:
-                child.worked = True
+            if line.startswith(WORKING):
+                child.job = uuid.UUID(line.removeprefix(WORKING).decode())
             else:
                 self.on_published(Published.parse(line))
 
@@ -181,12 +181,12 @@ class Supervisor:
         place.child = None
         # What ended one that has worked is, for all we know, its job, and that one's next attempt
         # has a back-off of its own: the others are not to wait for it.
-        if child.worked or time.monotonic() - child.started > _STEADY_SECONDS:
+        if child.job is not None or time.monotonic() - child.started > _STEADY_SECONDS:
             place.pause = 0.0
         self._back_off(place)
         if not self._draining:
             log.warning("worker.died", worker=str(child.identity), status=status)
-        self.on_death(child.identity, status)
+        self.on_death(child.identity, status, child.job)
 
     @staticmethod
     def _back_off(place: _Place) -> None:

@@ -13,6 +13,9 @@ from typing import Any
 
 import pytest
 
+from spoold.queue.database import Database
+from spoold.queue.store import Store
+from spoold.spool import Spool
 from tests.apis import Exchange, serving
 from tests.conftest import wait_until
 from tests.sites import Site, request, spoold
@@ -283,6 +286,38 @@ def test_jobs_claimed_along_with_a_slow_one_are_given_back_and_not_counted(
         assert (status["state"], status["attempt"]) == ("succeeded", 1)
     assert site.final("request-slow.json")["state"] == "cancelled"
     site.stop(daemon)
+
+
+def test_a_claim_that_a_frozen_server_commits_late_is_given_back(
+    make_site: MakeSite, slow: Slow, evidence: Path, conninfo: str
+) -> None:
+    site = slow.known_to(make_site(roots={"evidence": evidence}, database_url=conninfo))
+    site.start()
+    site.drop("request-slow.json", request(**SLOW))
+    wait_until(lambda: state_of(site, "request-slow.json") == "running", 60)
+    site.drop("request-late.json", request())
+    wait_until(lambda: state_of(site, "request-late.json") == "queued")
+    store = Store(Database(conninfo, "tests"), Spool.at(site.root).identity().spool)
+    [worker] = store.workers()
+    assert len(store.claim(worker.id)) == 1  # what the worker asked for once, and gave up
+    store.database.close()
+    slow.release.set()
+    status = site.final("request-late.json")
+    assert (status["state"], status["attempt"]) == ("succeeded", 1)
+    assert "worker.died" not in site.log
+
+
+def test_once_does_not_say_that_all_is_done_where_it_could_not_look(
+    make_site: MakeSite, slow: Slow
+) -> None:
+    site = slow.known_to(make_site())
+    site.drop("request-slow.json", request(**SLOW))
+    daemon = site.process("--once")
+    wait_until(lambda: state_of(site, "request-slow.json") == "running", 60)
+    site.inbox.rename(site.root / "elsewhere")
+    slow.release.set()
+    assert daemon.wait(60) == 75
+    site.daemons.clear()
 
 
 @pytest.mark.nightly

@@ -20,11 +20,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from spoold import cli, config, daemon, points
+from spoold import cli, config, points
 from spoold.actions import MODELS
 from spoold.config import Config
 from spoold.daemon.once import Once
 from spoold.daemon.wiring import intake_settings, retention_settings, worker_settings
+from spoold.daemon.work import work
 from spoold.intake.loop import Intake
 from spoold.queue.database import Database
 from spoold.queue.store import Store
@@ -114,7 +115,7 @@ def run_daemon(root: str) -> int:
     for thread in threads:
         thread.start()
     with _drained_when(done):
-        daemon.work(here.config)
+        work(here.config)
     stop.set()
     intake.wake()
     maintenance.wake()
@@ -150,7 +151,7 @@ def run_worker(root: str) -> int:
         return row == (0,) and store.beat(identity) == frozenset()
 
     with _drained_when(done):
-        daemon.work(here.config)
+        work(here.config)
     return 0
 
 

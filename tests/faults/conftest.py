@@ -65,7 +65,12 @@ def make_receiver(make_site: MakeSite, evidence: Path, tmp_path: Path) -> Callab
     """Make a site that knows the root `evidence` and trusts site-b."""
 
     def make(**keys: object) -> Site:
-        settings = {"retry_base_seconds": "0.1", "workers_drain_seconds": "2", **keys}
+        settings = {
+            "workers_count": "2",  # or no job could be doubled
+            "workers_drain_seconds": "2",
+            "retry_base_seconds": "0.1",
+            **keys,
+        }
         made = make_site(roots={"evidence": evidence}, **settings)
         key = tmp_path / "site-b.pub"
         key.write_bytes(public_pem(signer("site-b").trusted().public))

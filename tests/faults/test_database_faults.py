@@ -273,6 +273,18 @@ def test_a_second_sigterm_stops_a_daemon_whose_database_hangs(
     assert site.stop(daemon) == 0
 
 
+def test_a_daemon_whose_database_hangs_drains_for_as_long_as_it_may_and_ends(
+    make_receiver: MakeReceiver, own_server: OwnServer, frozen: Callable[[], None]
+) -> None:
+    site = make_receiver(database_url=own_server.server.conninfo, intake_renew_seconds=1)
+    daemon = site.start()
+    site.final(drop_both(site, "before")[0])
+    frozen()
+    wait_until(lambda: daemon_says(site)["backlog"] is None, 30)
+    assert site.stop(daemon) == 0
+    assert "daemon.left-hanging" in site.log
+
+
 def test_who_asks_for_the_health_of_a_daemon_whose_database_hangs_gets_an_answer(
     make_receiver: MakeReceiver, own_server: OwnServer, frozen: Callable[[], None]
 ) -> None:

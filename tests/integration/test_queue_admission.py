@@ -285,6 +285,10 @@ def test_a_worker_takes_the_key_of_a_bundle(store: Store) -> None:
     assert (answer.verdict, answer.job) == (Key.DONE, first.id)
     assert _get(store, third.id).dedup_key is None
     assert store.wait_for(third, first.id, key, request) is Waiting.HOLDER_GONE
+    # One that has a key of its own restores nothing twice either.
+    assert store.take_key(third, digest("own"), request).verdict is Key.TAKEN
+    answer = store.take_key(third, key, request)
+    assert (answer.verdict, answer.job) == (Key.DONE, first.id)
 
 
 @pytest.mark.parametrize(

@@ -324,6 +324,8 @@ def test_nobody_is_lost_before_the_connection_has_been_up_for_a_lease(
     _sql(store, "update spoold.worker set seen_at = now() - interval '1 day' where id = %s", me)
     fresh = _open(store, shared_conninfo)
     assert fresh.rescue(2.0, POLICY) == []
+    fresh.database.connection.execute("select pg_sleep(2)")
+    assert fresh.rescue(2.0, POLICY, watched_seconds=1.9) == []
     wait_until(lambda: bool(fresh.rescue(2.0, POLICY)))
     fresh.database.close()
 

@@ -185,6 +185,24 @@ def test_one_taken_name_stops_no_other_job_of_a_batch(store: Store) -> None:
     assert _get(store, third.id).state is State.PUBLISHING
 
 
+def test_what_was_held_up_is_as_old_as_its_answer_and_its_names_are_its_own_until_then(
+    store: Store,
+) -> None:
+    claim = reach(store, State.PUBLISHING)
+    name = claim.job.drop_name
+    store.database.connection.execute(
+        "update spoold.published set at = at - interval '3 days' where job = %s", (claim.id,)
+    )
+    assert not store.unpublish(claim.id, "processed", name)
+    assert store.finish(claim)
+    row = store.database.connection.execute(
+        "select now() - at < interval '1 hour' from spoold.published where job = %s and name = %s",
+        (claim.id, name),
+    ).fetchone()
+    assert row == (True,)
+    assert store.unpublish(claim.id, "processed", name)
+
+
 def test_cancelling_an_unknown_job_says_so(store: Store) -> None:
     with pytest.raises(SpooldError, match="job-unknown"):
         store.cancel(uuid.uuid4())

@@ -14,7 +14,7 @@ from spoold.queue.job import Job, RetryPolicy, State
 from spoold.queue.store import Store
 from spoold.spool import Spool
 from spoold.worker import scratch
-from spoold.worker.rescue import Maintenance
+from spoold.worker.rescue import Maintenance, Watch
 from spoold.worker.settings import WorkerSettings
 from spoold.worker.supervisor import Supervisor
 from tests.conftest import wait_until
@@ -39,18 +39,19 @@ def get(store: Store, job: uuid.UUID) -> Job:
 def test_only_what_a_dead_worker_had_begun_loses_an_attempt(
     spool: Spool, store: Store, maintenance: Maintenance
 ) -> None:
-    store.admit([drop(max_attempts=1) for _ in range(4)])
+    store.admit([drop(max_attempts=1) for _ in range(5)])
     me = worker(store)
-    begun, *waiting = store.claim(me, 4)
+    finished, begun, *waiting = store.claim(me, 5)
+    scratch.begin(spool, finished)  # it is to be published
     scratch.begin(spool, begun)
-    maintenance.bury(me, -signal.SIGSEGV)
+    maintenance.bury(me, -signal.SIGSEGV, begun.id)
     maintenance.round()
     job = get(store, begun.id)
     assert job.state is State.PUBLISHING  # its only attempt was used up
     assert job.last_error is not None
     assert job.last_error["code"] == "worker-lost"
     assert str(job.last_error["message"]).endswith(": SIGSEGV")
-    for claim in waiting:
+    for claim in [finished, *waiting]:
         job = get(store, claim.id)
         assert (job.state, job.attempt, job.last_error) == (State.QUEUED, 0, None)
 
@@ -62,13 +63,22 @@ def test_a_worker_that_used_up_its_processor_time_says_so(
     me = worker(store)
     [claim] = store.claim(me)
     scratch.begin(spool, claim)
-    maintenance.bury(me, -signal.SIGXCPU)
+    maintenance.bury(me, -signal.SIGXCPU, claim.id)
     maintenance.round()
     job = get(store, claim.id)
     assert job.state is State.SCHEDULED
     assert job.error is not None
     assert job.error["code"] == "cpu-limit"
     assert "than 7 s" in str(job.error["message"])
+
+
+def test_while_a_machine_sleeps_or_its_clock_is_turned_nobody_is_watched() -> None:
+    watch = Watch(wall=1000, steady=50)
+    assert watch.seconds(1100, 150) == 100
+    assert watch.seconds(5100, 151) == 0  # it slept
+    assert watch.seconds(5110, 161) == 10
+    assert watch.seconds(1000, 162) == 0  # somebody turned the clock back
+    assert watch.seconds(1040, 202) == 40
 
 
 class Pool:
@@ -84,7 +94,7 @@ class Pool:
             count=1,
             environment={},
             on_published=lambda published: None,
-            on_death=lambda worker, status: self.deaths.append(status),
+            on_death=lambda worker, status, job: self.deaths.append(status),
         )
         self.supervisor.start()
 
@@ -117,7 +127,8 @@ def pools(tmp_path: Path) -> Iterator[list[Pool]]:
 def test_e32_a_worker_whose_job_killed_it_is_replaced_at_once(
     tmp_path: Path, pools: list[Pool]
 ) -> None:
-    tell = "os.write(int(os.environ['SPOOLD_WORKER_EVENTS']), b'working\\n'); "
+    line = f"working {uuid.uuid4()}\n".encode()
+    tell = f"os.write(int(os.environ['SPOOLD_WORKER_EVENTS']), {line!r}); "
     pools.append(Pool(tmp_path, tell + "os.abort()"))
     pools[0].started(8)  # with back-off it would take more than a minute
     assert set(pools[0].deaths) == {-signal.SIGABRT}
@@ -141,7 +152,7 @@ def test_a_worker_that_cannot_be_started_is_tried_again_and_leaves_no_descriptor
         count=1,
         environment={},
         on_published=lambda published: None,
-        on_death=lambda worker, status: deaths.append(status),
+        on_death=lambda worker, status, job: deaths.append(status),
     )
     before = set(os.listdir("/proc/self/fd"))
     supervisor.start()
