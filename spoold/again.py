@@ -3,6 +3,7 @@
 Crash: a copy may stay in `claimed/` that has no row; intake admits it under its id.
 """
 
+import hashlib
 import json
 import os
 import time
@@ -46,12 +47,21 @@ def retry(store: Store, config: Config, job: Job) -> uuid.UUID:
     job_id = new_job_id()
     claimed_folder = config.spool.folder(Folder.CLAIMED)
     target = os.path.join(os.fsencode(claimed_folder), claimed_name(job_id, job.drop_name))
-    _copy(source, target, job_id)
+    _copy(source, target, job_id, job)
     hand_over(Path(os.fsdecode(target)))
     sync_folder(claimed_folder)
     points.reached("again.named")
     # From here on intake would find it too; it waits a minute before it takes a copy for left.
-    verdict = _admit(store, config, job, job_id, target)
+    try:
+        verdict = _admit(store, config, job, job_id, target)
+    except SpooldError as error:
+        if error.code is not errors.DATABASE_AWAY:
+            raise
+        raise SpooldError(
+            errors.DATABASE_AWAY,
+            f"{error.message}: job {job_id} is taken in as soon as it is back",
+            hint="do not retry it again: look for that job",
+        ) from error
     if verdict is not None:
         Path(os.fsdecode(target)).unlink(missing_ok=True)
         raise verdict
@@ -107,24 +117,32 @@ def _published_drop(spool: Spool, job: Job) -> Path:
         path = spool.root / folder / os.fsdecode(name)
         if path.is_file() and not path.is_symlink():
             return path
-    raise SpooldError(
+    raise _missing(job)
+
+
+def _missing(job: Job) -> SpooldError:
+    return SpooldError(
         errors.DROP_MISSING,
         f"the drop of job {job.id} is not in processed/ or failed/ any more",
         hint="drop the file itself again",
     )
 
 
-def _copy(source: Path, target: bytes, job_id: uuid.UUID) -> None:
+def _copy(source: Path, target: bytes, job_id: uuid.UUID, job: Job) -> None:
     # Named as intake names its copies: what a crash leaves of it is swept as one of those.
     temporary = os.path.join(os.path.dirname(target), copy_name(job_id))
+    digest = hashlib.sha256()
     try:
         with open(temporary, "xb") as writer:
             for block in _blocks(source):
                 writer.write(block)
+                digest.update(block)
             writer.flush()
             os.fsync(writer.fileno())
             os.fchmod(writer.fileno(), source.stat().st_mode & 0o777)
         points.reached("again.copied")
+        if job.drop_sha256 not in {None, digest.digest()}:  # the name went to a newer drop
+            raise _missing(job)
         rename_new(temporary, target)
     except OSError as error:
         Path(os.fsdecode(temporary)).unlink(missing_ok=True)

@@ -1,5 +1,6 @@
 """`jobs`, `retry` and `cancel` on a real queue whose daemon and workers are played by hand."""
 
+import hashlib
 import json
 import os
 import uuid
@@ -51,14 +52,19 @@ def document(result: Result) -> Any:
 
 
 def ended(
-    store: Store, spool: Spool, name: str, state: State = State.FAILED, code: Code = errors.NO_SPACE
+    store: Store,
+    spool: Spool,
+    name: str,
+    state: State = State.FAILED,
+    code: Code = errors.NO_SPACE,
+    content: bytes = CONTENT,
 ) -> Job:
     """A job that ended so, its drop in its place."""
-    store.admit([drop(name)])
+    store.admit([drop(name, drop_sha256=hashlib.sha256(content).digest())])
     [claim] = store.claim(worker(store))
     folder = Folder.PROCESSED if state is State.SUCCEEDED else Folder.FAILED
     path = spool.folder(folder) / f"{name}.{claim.job.short_id}"
-    path.write_bytes(CONTENT)
+    path.write_bytes(content)
     error = None if state is State.SUCCEEDED else error_document(SpooldError(code))
     planned = publication(claim, state, name=os.fsencode(path.name))
     planned = replace(
@@ -130,6 +136,18 @@ def test_what_stands_against_one_retry_stops_no_other(run: Run, store: Store, sp
     [refused] = done["refused"]
     assert refused["job_id"] == str(gone.id)
     assert refused["refused"]["code"] == "drop-missing"
+
+
+def test_another_drop_in_the_place_of_a_jobs_own_is_not_run_for_it(
+    run: Run, store: Store, spool: Spool
+) -> None:
+    old = ended(store, spool, "request-a.json")
+    path = spool.root / old.sources[0].folder / os.fsdecode(old.sources[0].name)
+    path.write_bytes(json.dumps(request("another")).encode())
+    said = json.loads(run("retry", old.short_id, "--json", status=1).stdout)
+    assert said["error"]["code"] == "drop-missing"
+    assert os.listdir(spool.folder(Folder.CLAIMED)) == []
+    assert store.unfinished() == 0
 
 
 def test_many_jobs_are_read_in_parts(run: Run, store: Store, spool: Spool) -> None:
@@ -232,9 +250,8 @@ def test_a_signed_drop_is_not_retried_while_the_trust_store_cannot_be_believed(
     run: Run, store: Store, spool: Spool
 ) -> None:
     run("init", str(spool.root), "--site", "site-a")
-    job = ended(store, spool, "request-a.json")
-    path = spool.folder(Folder.FAILED) / os.fsdecode(job.sources[0].name)
-    path.write_bytes(sign_document(request(), signer("site-a")))
+    content = sign_document(request(), signer("site-a"))
+    job = ended(store, spool, "request-a.json", content=content)
     spool.folder(Folder.TRUST).chmod(0o777)
     said = run("retry", str(job.id), status=3)
     assert "key-unusable" in said.stderr
