@@ -4,9 +4,11 @@ import fcntl
 import os
 from pathlib import Path
 
+from spoold.ownership import hand_over
+
 
 class FileLock:
-    """An flock(2) on one file, held by one process at a time."""
+    """An flock(2) on one file, held by one `FileLock` at a time."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -26,6 +28,7 @@ class FileLock:
         flags = os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
         descriptor = os.open(self._path, flags, 0o600)
         try:
+            hand_over(self._path)
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             os.close(descriptor)

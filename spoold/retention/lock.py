@@ -8,7 +8,6 @@ from typing import Final
 from spoold import errors
 from spoold.errors import SpooldError
 from spoold.file_lock import FileLock
-from spoold.ownership import hand_over
 from spoold.spool import Spool
 
 _ASK_AGAIN_SECONDS: Final = 0.1
@@ -24,7 +23,6 @@ def removing(tree: Spool, patience_seconds: float = 0.0) -> Iterator[None]:
             raise SpooldError(errors.RETENTION_BUSY)
         time.sleep(_ASK_AGAIN_SECONDS)
     try:
-        hand_over(tree.retention_lock)
         yield
     finally:
         lock.release()
