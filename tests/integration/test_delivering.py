@@ -16,6 +16,7 @@ from spoold.actions.context import ActionSettings, Context
 from spoold.canonical import Document
 from spoold.connections import Connections
 from spoold.connections.databases import DatabaseSettings
+from spoold.connections.row_types import Column, Encoding, RowSchema
 from spoold.errors import SpooldError
 from spoold.sinks.artifacts import ArtifactSettings
 from spoold.sinks.postgres import RowsSettings
@@ -42,7 +43,13 @@ class Site:
     def store(self) -> Path:
         return self.folder / "store"
 
-    def attempt(self, files: Mapping[str, bytes] = FILES, *, dry_run: bool = False) -> Document:
+    def attempt(
+        self,
+        files: Mapping[str, bytes] = FILES,
+        *,
+        dry_run: bool = False,
+        only: list[str] | None = None,
+    ) -> Document:
         """One attempt at the job; its result."""
         here = self.folder / f"attempt-{uuid.uuid4().hex}"
         (here / "scratch").mkdir(parents=True)
@@ -52,6 +59,7 @@ class Site:
             "action": "rehydrate",
             "bundle": {"root": "here", "path": "demo.tar.zst"},
             "dry_run": dry_run,
+            **({} if only is None else {"only": only}),
         }
         sinks = (
             RowsSettings(
@@ -136,6 +144,34 @@ def test_a_dry_run_tells_the_same_counts_and_changes_nothing(site: Site) -> None
     assert counts(result) == [INSERTED, STORED]
     assert result["dry_run"] is True
     assert site.state() == before
+
+
+def test_rows_of_a_part_are_read_as_their_schema_says(site: Site) -> None:
+    site.place.run("drop table alert")
+    site.place.run("create table alert (id bigint primary key, doc jsonb)")
+    columns = (Column("id", "bigint", Encoding.JSON), Column("doc", "jsonb", Encoding.TEXT))
+    schema = RowSchema("alerts", columns, rows=1).encode()
+    files = {
+        **FILES,
+        "alerts/a.jsonl": lines({"id": 1, "doc": '{"a": 1}'}),
+        "alerts/a.schema.json": schema,
+        "alerts/b.schema.json": schema,
+        "alerts/notes.schema.json": b"no schema of rows",
+    }
+    result = site.attempt(files, only=["alerts/*.jsonl"])
+    assert result["rows"] == {"inserted": 1, "skipped": 0, "conflicting": 0}
+    assert site.place.run("select doc from alert") == [({"a": 1},)]
+    # The rows, and what says how to read them; no other schema.
+    assert (result["entries"], result["bytes"]) == (
+        2,
+        len(files["alerts/a.jsonl"]) + len(schema),
+    )
+
+
+def test_a_schema_alone_is_no_part_that_was_asked_for(site: Site) -> None:
+    with pytest.raises(SpooldError) as caught:
+        site.attempt({"alerts/a.schema.json": b"{}", "notes": b"n"}, only=["alerts/*.jsonl"])
+    assert caught.value.code is errors.NOTHING_TO_RESTORE
 
 
 def test_what_one_sink_refuses_none_has_taken(site: Site) -> None:
