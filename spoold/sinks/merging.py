@@ -2,8 +2,10 @@
 
 A row is skipped where the target holds the same content under its key, and in conflict where it
 holds other content: compared are the columns that came, as the very bytes and, where these differ,
-by their text. The transaction must see one snapshot (REPEATABLE READ): then the counts are exact,
-and what another session commits meanwhile under the same keys ends it with a serialization failure.
+by their text, with what stood there before anything was inserted: triggers may change new rows, and
+old ones meanwhile. The transaction must see one snapshot (REPEATABLE READ): then the counts are
+exact, and what another session commits meanwhile under the same keys ends it with a serialization
+failure.
 """
 
 from collections.abc import Callable
@@ -21,7 +23,9 @@ from spoold.sinks.ledger import Counts
 from spoold.sinks.staging import LINE, TABLE, Place, Staging, staged
 from spoold.sinks.target import Target
 
-_CONFLICTS: Final = sql.Identifier("pg_temp", "spoold_conflict")
+_NOTED: Final = sql.Identifier("pg_temp", "spoold_noted")
+_CONFLICTS: Final = sql.SQL("(select * from {} where not missing)").format(_NOTED)
+_MISSING: Final = sql.SQL("(select * from {} where missing)").format(_NOTED)
 _MAX_SHOWN: Final = 200
 # Of a statement that a row has ended: a value, a constraint, a check option, a trigger's own word,
 # row level security.
@@ -64,13 +68,15 @@ class Merging:
         """
         if not self._staging.rows:
             return Counts(0, 0, 0, 0)
-        inserted = self._whole(self._insert)
+        inserted = self._insert_if_all_are_new()
         updated = conflicting = 0
         conflicts: list[Listed] = []
-        if inserted < self._staging.rows:
-            conflicting = self._find_conflicts()
+        if not inserted:
+            conflicting, missing = self._compare()
+            if missing:
+                inserted = self._insert_missing(missing)
         if conflicting:
-            self._refuse_contradictions()
+            self._refuse_contradictions(_CONFLICTS)
             if on_conflict == "refuse":
                 self._refuse_conflict(conflicting)
             conflicts = self._conflicts(self._list)
@@ -101,18 +107,41 @@ class Merging:
                 raise
             raise self._refusal(error, self._first_bad(statement, error)) from error
 
-    def _insert(self, lines: range | None) -> int:
+    def _insert_if_all_are_new(self) -> int:
+        """Insert all staged rows, or none; returns how many.
+
+        To look first which keys stand would cost those who bring new rows only, as most do.
+        """
+        with self._connection.transaction() as inserting:
+            inserted = self._whole(self._insert)
+            if inserted < self._staging.rows:
+                inserted = 0
+                raise psycopg.Rollback(inserting)
+        return inserted
+
+    def _insert_missing(self, missing: int) -> int:
+        """Insert the rows whose keys the target lacked; returns how many that were."""
+        which = sql.SQL("s.{0} in (select {0} from {1} m)").format(LINE, _MISSING)
+        inserted = self._whole(lambda lines: self._insert(lines, which))
+        if inserted < missing:  # the bundle has some twice, or something keeps them away
+            self._require_inserted()
+            self._refuse_contradictions(_MISSING)
+        return inserted
+
+    def _insert(self, lines: range | None, which: sql.Composable | None = None) -> int:
         """Insert the staged rows, all or those of some lines."""
         columns = self._staging.columns
         return self._run(
             sql.SQL(
-                "insert into {} ({}) select {} from {} s where {} on conflict ({}) do nothing"
+                "insert into {} ({}) select {} from {} s where {} and {}"
+                " on conflict ({}) do nothing"
             ).format(
                 self._target.relation,
                 sql.SQL(", ").join(map(sql.Identifier, columns)),
                 sql.SQL(", ").join(staged(name, columns) for name in columns),
                 TABLE,
                 _among(lines),
+                which or sql.SQL("true"),
                 sql.SQL(", ").join(sql.Identifier(key.name) for key in self._target.key),
             )
         )
@@ -171,13 +200,13 @@ class Merging:
                 raise
             raise self._refusal(error, None) from error
 
-    def _find_conflicts(self) -> int:
-        """Note the rows under whose keys the target holds other content; returns how many."""
+    def _compare(self) -> tuple[int, int]:
+        """Note the rows that conflict with the target's, and those that it lacks; their counts."""
         self._run(sql.SQL("analyze {}").format(TABLE))
         key = sql.Identifier("t", self._target.key[0].name)
         self._run(
             sql.SQL(
-                "create temporary table spoold_conflict on commit drop as"
+                "create temporary table spoold_noted on commit drop as"
                 " select s.{line}, {key} is null as missing"
                 " from {staging} s left join {target} t on {same_key}"
                 " where {key} is null or {differs}"
@@ -191,13 +220,31 @@ class Merging:
             )
         )
         row = self._connection.execute(
-            sql.SQL("select count(*), count(*) filter (where missing) from {}").format(_CONFLICTS)
+            sql.SQL(
+                "select count(*) filter (where not missing), count(*) filter (where missing)"
+                " from {}"
+            ).format(_NOTED)
         ).fetchone()
         assert row is not None
-        conflicting, missing = row
-        if missing:
-            raise self._lost(missing, "not in")
-        return int(conflicting)
+        return row[0], row[1]
+
+    def _require_inserted(self) -> None:
+        """Refuse all where rows that were missing still are."""
+        row = self._connection.execute(
+            sql.SQL(
+                "select count(*) from {missing} m join {staging} s using ({line})"
+                " where not exists (select from {target} t where {same_key})"
+            ).format(
+                missing=_MISSING,
+                staging=TABLE,
+                line=LINE,
+                target=self._target.itself,
+                same_key=self._same_key(),
+            )
+        ).fetchone()
+        assert row is not None
+        if row[0]:
+            raise self._lost(row[0], "not in")
 
     def _require_updated(self, updated: int) -> None:
         """Refuse all where a row is as it was; several lines of the bundle may be one row."""
@@ -225,8 +272,8 @@ class Merging:
             "security hides them from this user",
         )
 
-    def _refuse_contradictions(self) -> None:
-        """Refuse a bundle that has two contents under one key."""
+    def _refuse_contradictions(self, among: sql.Composable) -> None:
+        """Refuse a bundle that has two contents under the key of one of these rows."""
         names = self._staging.columns
         row = self._connection.execute(
             sql.SQL(
@@ -235,7 +282,7 @@ class Merging:
                 " join {staging} b on {same_key} and {differs} order by 1, 2 limit 1"
             ).format(
                 line=LINE,
-                conflicts=_CONFLICTS,
+                conflicts=among,
                 staging=TABLE,
                 same_key=sql.SQL(" and ").join(
                     sql.SQL("a.{0} {1} b.{0}").format(staged(key.name, names), key.equal)

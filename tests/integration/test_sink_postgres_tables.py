@@ -146,6 +146,68 @@ def test_triggers_run(place: Place) -> None:
     assert place.run("select count(*) from noted") == [(3,)]
 
 
+@pytest.fixture
+def lowering(place: Place) -> None:
+    """A trigger that changes new rows; of a bundle of eleven, one row stands there already."""
+    place.run("insert into alert values (1, 'host-1', 3, null)")
+    body = "new.host := lower(new.host); return new;"
+    place.run(TRIGGER.format(place.schema, body, "before insert"))
+    place.write("a.jsonl", lines(alert(1), *(alert(n, host=f"HOST-{n}") for n in range(2, 12))))
+
+
+@pytest.mark.usefixtures("lowering")
+@pytest.mark.parametrize("policy", ["skip", "update", "refuse"])
+def test_new_rows_that_a_trigger_changes_are_in_no_conflict(place: Place, policy: str) -> None:
+    report = place.merge(on_conflict=policy)
+    updated = {"updated": 0} if policy == "update" else {}
+    assert report["rows"] == {"inserted": 10, "skipped": 1, "conflicting": 0, **updated}
+    assert "conflicts" not in report
+    found = place.run("select id, host from alert order by id")
+    assert found == [(number, f"host-{number}") for number in range(1, 12)]
+
+
+@pytest.mark.usefixtures("lowering")
+def test_only_what_stood_there_before_is_in_conflict(place: Place) -> None:
+    place.run("update alert set severity = 9")
+    error = place.refusal(on_conflict="refuse")
+    assert error.code.name == "rows-conflict"
+    assert error.message.startswith("a.jsonl, line 1: ")
+    report = place.merge(on_conflict="skip")
+    assert report["rows"] == {"inserted": 10, "skipped": 0, "conflicting": 1}
+    assert report["conflicts"] == [{"entry": "a.jsonl", "line": 1, "key": ["1"]}]
+    place.run("delete from alert where id > 1")
+    rows: Any = place.merge(on_conflict="update")["rows"]
+    assert rows == {"inserted": 10, "updated": 1, "skipped": 0, "conflicting": 0}
+    found = place.run("select id, host, severity from alert order by id")
+    assert found == [(number, f"host-{number}", 3) for number in range(1, 12)]
+
+
+@pytest.mark.usefixtures("lowering")
+def test_equal_new_rows_are_one_whatever_a_trigger_makes_of_them(place: Place) -> None:
+    place.write("b.jsonl", lines(alert(11, host="HOST-11"), alert(12, host="HOST-12")))
+    assert place.counts(on_conflict="refuse") == (11, 2, 0)
+    place.write("b.jsonl", lines(alert(13, host="HOST-13"), alert(13, host="Host-13")))
+    error = place.refusal()
+    assert error.code.name == "rows-invalid"
+    assert error.message.startswith("b.jsonl, line 2: b.jsonl, line 1 has the same key")
+
+
+def test_what_a_trigger_does_to_rows_that_stood_there_hides_no_conflict(place: Place) -> None:
+    place.run("insert into alert values (1, 'mine', 3, null)")
+    body = f"update {place.schema}.alert set host = 'host-1' where id = 1; return new;"
+    place.run(TRIGGER.format(place.schema, body, "before insert"))
+    assert place.refusal(on_conflict="refuse").code.name == "rows-conflict"
+
+
+def test_of_rows_that_stand_there_already_a_trigger_takes_away_only_new_ones(place: Place) -> None:
+    place.run("insert into alert values (1, 'host-1', 3, null)")
+    body = "if new.id = 2 then return null; end if; return new;"
+    place.run(TRIGGER.format(place.schema, body, "before insert"))
+    error = place.refusal()
+    assert error.code.name == "sink-refused"
+    assert error.message.startswith("1 rows are not in ")
+
+
 def test_what_a_trigger_refuses_is_named(place: Place) -> None:
     body = "if new.id = 2 then raise exception 'not this one'; end if; return new;"
     place.run(TRIGGER.format(place.schema, body, "before insert"))
