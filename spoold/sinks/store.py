@@ -2,10 +2,11 @@
 
 The store's own path is the operator's word: links in it are followed. Beneath it every step is
 taken from an open folder and never through a symbolic link; a link, or anything else that is no
-regular file, is never replaced either.
+regular file, is never replaced either. Other file systems may be mounted beneath it.
 
 Guarantees: a file appears under its name whole, after what the disk holds of it was read again
-through another descriptor and had the hash it was to have. When `sync` returns, names are durable.
+through another descriptor and had the hash it was to have. When `sync` returns, names are durable,
+those that were only looked at as well: an earlier attempt may have given them and then died.
 Crash: names that were made stay, and may be lost in a power cut before `sync`; where the file
 system has no unnamed files, `.<digits>.restoring` may stay beside them.
 """
@@ -16,6 +17,7 @@ import fcntl
 import hashlib
 import os
 import stat
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -67,6 +69,17 @@ class Policy:
                       -1 if self.gid is None else self.gid)  # fmt: skip
 
 
+@dataclass(slots=True)
+class _FileSystem:
+    """One that has something of the store."""
+
+    folder: int
+    """A descriptor of a folder on it."""
+    new_bytes: int = 0
+    """Of what was looked for and is not there."""
+    new_files: int = 0
+
+
 class Store:
     """An open store. Names are paths beneath it."""
 
@@ -80,27 +93,42 @@ class Store:
             code = errors.ARTIFACTS_AWAY if error.errno in _NOT_THERE else errors.DISK_ERROR
             raise SpooldError(code, f"{folder}: {error.strerror}") from error
         self._folders = Folders(top, policy.dress_folder)
+        self._file_systems: dict[int, _FileSystem] = {}  # by st_dev
 
     def close(self) -> None:
         """Give the handles back."""
         self._folders.close()
+        while self._file_systems:
+            os.close(self._file_systems.popitem()[1].folder)
 
     def require_room(self, content_bytes: int, files: int) -> None:
-        """Raise no-space where so much does not fit."""
-        disk = os.fstatvfs(self._folders.top)
-        # A file system that makes inodes as they are needed counts none.
-        few = disk.f_files and disk.f_favail < files
-        if disk.f_bavail * disk.f_frsize < content_bytes or few:
-            raise SpooldError(
-                errors.NO_SPACE,
-                f"{self._folder}: {files} files with {content_bytes} bytes do not fit",
-            )
+        """Raise no-space where so much does not fit.
+
+        Each file system must have room for what `look` has not found there; what replaces other
+        files may be on any of them.
+        """
+        free_bytes = free_files = 0
+        for each in self._file_systems.values():
+            disk = os.fstatvfs(each.folder)
+            room = disk.f_bavail * disk.f_frsize
+            # A file system that makes inodes as they are needed counts none.
+            places = disk.f_favail if disk.f_files else sys.maxsize
+            if room < each.new_bytes or places < each.new_files:
+                folder = canonical.text(os.readlink(f"/proc/self/fd/{each.folder}"))
+                raise _no_room(folder, each.new_files, each.new_bytes)
+            free_bytes += room
+            free_files += places
+        if free_bytes < content_bytes or free_files < files:
+            raise _no_room(str(self._folder), files, content_bytes)
 
     def look(self, name: bytes, sha256: str, size: int) -> Standing:
         """What stands under a name, its content read. Raises artifact-conflict, disk-error."""
         with store_errors(name):
+            file_system = self._file_system_of(name)
             descriptor = self._open(name)
             if descriptor is None:
+                file_system.new_bytes += size
+                file_system.new_files += 1
                 return Standing.NOTHING
             try:
                 if os.fstat(descriptor).st_size != size:
@@ -119,7 +147,9 @@ class Store:
         """A file that is to be filled, dressed, synced, read again, and then given its name."""
         folder, _, last = name.rpartition(b"/")
         with store_errors(name):
-            file = LargeFile(last, self._folders.handle(folder), unnamed=self._unnamed)
+            handle = self._folders.handle(folder)
+            self._note(handle)
+            file = LargeFile(last, handle, unnamed=self._unnamed)
         self._unnamed = file.is_unnamed
         return file
 
@@ -134,7 +164,7 @@ class Store:
         """What was filled becomes durable."""
         with store_errors(b"."):
             if len(files) > _FEW_FILES:
-                sync_file_system(self._folder)
+                self._sync_file_systems()
                 return
             for file in files:
                 os.fsync(file.descriptor)
@@ -170,7 +200,24 @@ class Store:
     def sync(self) -> None:
         """Names that were given become durable."""
         with store_errors(b"."):
-            sync_file_system(self._folder)
+            self._sync_file_systems()
+
+    def _sync_file_systems(self) -> None:
+        for each in self._file_systems.values():
+            sync_file_system(f"/proc/self/fd/{each.folder}")
+
+    def _file_system_of(self, name: bytes) -> _FileSystem:
+        """The one that has a name, or would get it."""
+        folder = name.rpartition(b"/")[0]
+        while (handle := self._folders.find(folder)) is None:
+            folder = folder.rpartition(b"/")[0]
+        return self._note(handle)
+
+    def _note(self, folder: int) -> _FileSystem:
+        device = os.fstat(folder).st_dev
+        if device not in self._file_systems:
+            self._file_systems[device] = _FileSystem(os.dup(folder))
+        return self._file_systems[device]
 
     def _open(self, name: bytes) -> int | None:
         folder, _, last = name.rpartition(b"/")
@@ -194,6 +241,12 @@ class Store:
             offset += count
             self._check()
         return digest.hexdigest()
+
+
+def _no_room(folder: str, files: int, content_bytes: int) -> SpooldError:
+    return SpooldError(
+        errors.NO_SPACE, f"{folder}: {files} files with {content_bytes} bytes do not fit"
+    )
 
 
 def obstacle(name: bytes, what: str) -> SpooldError:

@@ -5,7 +5,7 @@ import hashlib
 import json
 import os
 import pwd
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -27,7 +27,7 @@ from tests.contracts.sink import (
     listing,
     lose_after,
 )
-from tests.faults.disks import small_disk
+from tests.faults.disks import FragileDisk, fragile_disk, small_disk
 
 FILES = {
     "artifacts/memory.bin": b"m" * 300_000,
@@ -400,6 +400,72 @@ def test_what_does_not_fit_is_not_begun(tmp_path: Path) -> None:
         error = refusal(sink(disk.place, into=""), tmp_path, dict.fromkeys("abc", b""))
         assert error.code is errors.NO_SPACE
         assert os.listdir(disk.place) == []
+
+
+def test_what_does_not_fit_a_disk_mounted_in_the_store_is_not_begun(tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    store.mkdir()
+    files = {"site-a/new/big": bytes(1_100_000), "top": b"t"}
+    with small_disk(store / "site-a") as disk:
+        disk.resize(free_bytes=1_000_000)
+        error = refusal(sink(store, into=""), tmp_path, files)
+        assert error.code is errors.NO_SPACE
+        assert str(disk.place) in error.message
+        disk.leave_files(1)
+        few = {"site-a/one": b"", "site-a/two": b""}
+        assert refusal(sink(store, into=""), tmp_path, few).code is errors.NO_SPACE
+        disk.leave_files(2)
+        assert apply(sink(store, into=""), deliver(tmp_path, few))["bytes"] == 0
+
+
+def test_what_fits_a_disk_mounted_in_the_store_needs_no_room_above_it(tmp_path: Path) -> None:
+    content = bytes(1_100_000)
+    files = {"site-a/new/big": content, "site-a/other": content, "top": b"t"}
+    with small_disk(tmp_path / "store") as top:
+        (top.place / "site-a").mkdir()
+        with small_disk(top.place / "site-a") as inner:
+            (inner.place / "other").write_bytes(b"o")
+            top.resize(free_bytes=100_000)
+            report = apply(sink(top.place, into="", conflict="replace"), deliver(tmp_path, files))
+            assert report["files"] == {"stored": 2, "present": 0, "skipped": 0, "replaced": 1}
+            assert (inner.place / "new" / "big").read_bytes() == content
+
+
+@pytest.fixture
+def inner_disk(tmp_path: Path) -> Iterator[tuple[FragileDisk, Callable[[], None]]]:
+    """A disk that is mounted inside the store, and what unmounts it."""
+    (tmp_path / "store").mkdir()
+    with fragile_disk(tmp_path / "store") as (disk, stack):
+        yield disk, stack.close
+
+
+@pytest.mark.parametrize("count", [2, 40], ids=["few", "many"])
+def test_what_a_disk_mounted_in_the_store_has_got_outlasts_a_power_cut(
+    tmp_path: Path, inner_disk: tuple[FragileDisk, Callable[[], None]], count: int
+) -> None:
+    disk, unmount = inner_disk
+    files = {f"disk/new/{number}": b"%d" % number * 5000 for number in range(count)}
+    apply(sink(tmp_path / "store", into=""), deliver(tmp_path, {**files, "top": b"t"}))
+    image = disk.cut()
+    unmount()
+    with disk.after(image):
+        for name, content in files.items():
+            assert (tmp_path / "store" / name).read_bytes() == content
+
+
+def test_what_a_killed_attempt_has_left_there_outlasts_a_power_cut(
+    tmp_path: Path, inner_disk: tuple[FragileDisk, Callable[[], None]]
+) -> None:
+    disk, unmount = inner_disk
+    (disk.place / "present").write_bytes(b"p" * 5000)  # never synced
+    report = apply(
+        sink(tmp_path / "store", into=""), deliver(tmp_path, {"disk/present": b"p" * 5000})
+    )
+    assert report["files"] == {"stored": 0, "present": 1, "skipped": 0, "replaced": 0}
+    image = disk.cut()
+    unmount()
+    with disk.after(image):
+        assert (disk.place / "present").read_bytes() == b"p" * 5000
 
 
 def test_a_disk_that_fills_up_meanwhile_ends_the_attempt_and_the_next_one_finishes(
