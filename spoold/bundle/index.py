@@ -66,10 +66,13 @@ class IndexReader:
         self._digests = hashlib.sha256()  # of manifest-sha256.txt
         self._digests_bytes = self._members = 0
         self._files = self._bytes = self._chunks = 0
+        frames = self._manifest.frames
+        self._max_frames = min(frames.count, frames.bytes // _SHORTEST_FRAME_LINE)
 
     def read(self, stream: MemberStream) -> Index:
         """Read all of it. Raises what the format page's section 5, step 4, asks for."""
         try:
+            _check_index_cut(self._manifest)
             self._read_entries(stream)
             self._read_frames(stream)
             self._read_digests(stream)
@@ -130,21 +133,20 @@ class IndexReader:
                 at=canonical.text(entry.path),
             )
         self._names.commit()
+        self._count_bytes(entry)
         for size in pieces:
-            self._raws.extend(self._cutter.add(member_bytes(size)))
-        self._check_room(entry)
+            self._cut(entry, size)
         lines = member_lines(entry)
         self._digests.update(lines)
         self._digests_bytes += len(lines)
         self._members += len(pieces)
         self._files += 1
 
-    def _check_room(self, entry: Entry) -> None:
-        """Refuse at once what no later comparison would let pass.
+    # A line of an entry is short whatever size it claims: a million of them, or one of as many
+    # chunks as it holds, could fill the memory with the frames that they would need. So what no
+    # later comparison would let pass is refused at once.
 
-        A line of an entry is short whatever size it claims: a million of them could fill the
-        memory with the frames that they would need.
-        """
+    def _count_bytes(self, entry: Entry) -> None:
         self._bytes += entry.size
         if self._bytes > self._manifest.totals.bytes:
             raise SpooldError(
@@ -153,8 +155,10 @@ class IndexReader:
                 "manifest",
                 at="totals.bytes",
             )
-        frames = self._manifest.frames
-        if len(self._raws) > min(frames.count, frames.bytes // _SHORTEST_FRAME_LINE):
+
+    def _cut(self, entry: Entry, size: int) -> None:
+        self._raws.extend(self._cutter.add(member_bytes(size)))
+        if len(self._raws) > self._max_frames:
             raise SpooldError(
                 errors.FRAME_CUT,
                 "the entries need more frames than frames.jsonl can list",
@@ -235,13 +239,18 @@ def _make_up(chunks: tuple[Chunk, ...], size: int, chunk_size: int) -> bool:
     return chunks[-1].size == last and all(chunk.size == chunk_size for chunk in chunks[:-1])
 
 
-def _check_index_cut(manifest: Manifest, digests_bytes: int) -> None:
+def _check_index_cut(manifest: Manifest, digests_bytes: int | None = None) -> None:
+    """Without the size of manifest-sha256.txt, which the entries make: as far as can be known."""
     cutter = Cutter()
     raws: list[int] = []
-    for size in (manifest.entries.bytes, manifest.frames.bytes, digests_bytes):
+    for size in (manifest.entries.bytes, manifest.frames.bytes):
         raws += cutter.add(member_bytes(size))
-    raws += cutter.close()
-    if raws != [frame.raw for frame in manifest.index]:
+    found = [frame.raw for frame in manifest.index]
+    if digests_bytes is None:
+        found = found[: len(raws)]
+    else:
+        raws += [*cutter.add(member_bytes(digests_bytes)), *cutter.close()]
+    if raws != found:
         raise SpooldError(
             errors.FRAME_CUT, "the index's frames are not cut as the rule says", at="index"
         )

@@ -204,6 +204,23 @@ LARGE: list[tuple[str, str, Callable[[], bytes]]] = [
         ).build(),
     ),
     (
+        "H89 a line of 43,000 chunks of 4 GiB that nobody has counted",
+        "totals-mismatch",
+        lambda: Forge.good(edit_lines=_vast(**_CHUNKED), chunk_size=4096 * MIB).build(),
+    ),
+    (
+        "H89 a line of 43,000 chunks of 4 GiB, counted, but without frames",
+        "frame-cut",
+        lambda: Forge.good(
+            edit_lines=_vast(**_CHUNKED), chunk_size=4096 * MIB, totals={"bytes": 2**53 - 1}
+        ).build(),
+    ),
+    (
+        "H89 a line of 43,000 chunks of 4 GiB, counted, and frames that are said to be listed",
+        "frame-cut",
+        lambda: _counted_chunks().build(),
+    ),
+    (
         "H13 a line of strings that never end",
         "not-canonical",
         lambda: Forge.good(edit_lines=lambda _: [b'{"chunks":[' + b'"\\' * MIB + b"\n"]).build(),
@@ -220,6 +237,28 @@ def _chunky(lines: list[bytes]) -> list[bytes]:
 def _vast(**changes: object) -> Callable[[list[bytes]], list[bytes]]:
     """The first file is said to be vast."""
     return lambda lines: [canonical({**json.loads(lines[0]), **changes}), *lines[1:]]
+
+
+# As many chunks as a line holds: some 44 million frames.
+_CHUNKED = {
+    "chunks": [{"sha256": "0" * 64, "size": 4096 * MIB}] * 43_000,
+    "size": 43_000 * 4096 * MIB,
+}
+
+
+def _counted_chunks() -> Forge:
+    """All totals are right, and frames.jsonl is as large as a member can be; says the manifest."""
+    small = 512 + 512 * 21  # the other two files
+    forge = Forge.good(
+        chunk_size=4096 * MIB,
+        totals={"raw": 43_000 * (512 + 4096 * MIB) + small},
+        edit_manifest=lambda manifest: {
+            **manifest,
+            "frames": {**manifest["frames"], "count": 2**53 - 1, "bytes": 8**11 - 1},
+        },
+    )
+    forge.entries[0] |= _CHUNKED
+    return forge
 
 
 def _many_vast(lines: list[bytes]) -> list[bytes]:
