@@ -12,6 +12,7 @@ from spoold.connections import NO_CONNECTIONS, Connections
 from spoold.errors import Code, SpooldError
 from spoold.handlers import NO_HANDLERS, Handlers
 from spoold.publish import Made
+from spoold.publish.plan import Name
 from spoold.sinks.sink import SinkSettings
 from spoold.sinks.tree import LinkPolicy
 from spoold.status import Progress
@@ -99,6 +100,11 @@ class Context:
     job_id: str = ""
     droppers: int | None = None
     """The group of those who may drop, whom results are made readable for."""
+    require_place: Callable[[bytes, Name, bytes], None] = lambda key, name, content_sha256: None
+    """That a job of that key and content can have that name beneath `restored/`.
+
+    To be asked before anything is done outside of scratch. Raises bundle-id-taken or
+    restored-exists; not where the key is done: then whoever takes it is a duplicate."""
     check: Callable[[], None] = lambda: None
     """To be called now and then by what acts outside of scratch; raises where it must not go on."""
 

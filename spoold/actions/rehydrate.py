@@ -86,11 +86,18 @@ def run(context: Context) -> Outcome:
     ):
         policy = _policy(context, request)
         head = verify_head(reader.read_head(), context.trust, policy)
+        manifest = head.manifest
+        folder = f"{Folder.RESTORED}/{manifest.site}"
+        # No bundle id holds a full stop: a part stands in no whole one's place.
+        name = manifest.bundle_id if only is None else f"{manifest.bundle_id}.part-{context.digits}"
         dry_run = request is not None and request.dry_run
-        if not dry_run and only is None:
-            # From here on the bundle is known: only one job restores all of it, and only once.
-            manifest_sha256 = bytes.fromhex(head.manifest_sha256)
-            context.take_key(key(manifest_sha256), manifest_sha256)
+        manifest_sha256 = bytes.fromhex(head.manifest_sha256)
+        wanted = key(manifest_sha256), (folder, name.encode()), manifest_sha256
+        if only is None:
+            if not dry_run:
+                # From here on the bundle is known: only one job restores all of it, and only once.
+                context.take_key(key(manifest_sha256), manifest_sha256)
+            context.require_place(*wanted)
         index = reader.read_index(head, policy)
         part = None if only is None else _part(context, index, only)
         done = restore_payload(
@@ -101,11 +108,11 @@ def run(context: Context) -> Outcome:
             scratch=context.scratch,
             wanted=None if part is None else part.takes,
         )
+        if only is None:
+            # Publishing asks too, but by then the sinks have it; another bundle of this id may have
+            # been published since the head was read.
+            context.require_place(*wanted)
         sinks = deliver(context, index, restored, meter, dry_run=dry_run, part=part)
-    manifest = head.manifest
-    folder = f"{Folder.RESTORED}/{manifest.site}"
-    # No bundle id holds a full stop: a part stands in no whole one's place.
-    name = manifest.bundle_id if only is None else f"{manifest.bundle_id}.part-{context.digits}"
     result: dict[str, Json] = {
         "bundle_id": manifest.bundle_id,
         "from": manifest.site,

@@ -252,22 +252,19 @@ class Publisher:
     def _restored_problem(
         self, job: Job, made: Sequence[Made], result: Document | None
     ) -> SpooldError | None:
-        """Why a folder beneath `restored/` cannot be had: names there take no suffix.
+        """Why a folder beneath `restored/` cannot be had after all.
 
-        A name whose folder an operator has removed is free again for the same bundle.
+        The action has asked before it did anything outside of scratch; what has come since stands
+        in the way all the same.
         """
         for one in made:
             if not one.folder.startswith(Folder.RESTORED):
                 continue
-            holder = self._holder(one)
-            if holder is not None and holder.job == job.id:
-                continue
-            where = shown(one.folder, one.name)
-            if holder is not None and holder.manifest_sha256 not in {None, _manifest(result)}:
-                return SpooldError(errors.BUNDLE_ID_TAKEN, f"{where} is of job {holder.job}")
-            if os.path.lexists(target_path(self._tree, one.folder, one.name)):
-                return SpooldError(errors.RESTORED_EXISTS, f"{where} is there")
-            if holder is not None:
+            holder, name = self._holder(one), (one.folder, one.name)
+            problem = restored_problem(self._tree, job, holder, name, _manifest(result))
+            if problem is not None:
+                return problem
+            if holder is not None and holder.job != job.id:
                 self._give_up(holder, one)
         return None
 
@@ -286,6 +283,24 @@ class Publisher:
             return None  # of an older backup: files have changed their names since
         assert job.outcome is not None
         return Publication.of(job.outcome, job.final_document, job.sources)
+
+
+def restored_problem(
+    tree: Spool, job: Job, holder: Holder | None, name: Name, manifest_sha256: object
+) -> SpooldError | None:
+    """Why a job cannot have a folder beneath `restored/`: names there take no suffix.
+
+    `holder` is whoever published it last. A name whose folder an operator has removed is free again
+    for the same bundle.
+    """
+    if holder is not None and holder.job == job.id:
+        return None
+    where = shown(*name)
+    if holder is not None and holder.manifest_sha256 not in {None, manifest_sha256}:
+        return SpooldError(errors.BUNDLE_ID_TAKEN, f"{where} is of job {holder.job}")
+    if os.path.lexists(target_path(tree, *name)):
+        return SpooldError(errors.RESTORED_EXISTS, f"{where} is there")
+    return None
 
 
 @contextmanager

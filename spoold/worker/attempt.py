@@ -30,7 +30,9 @@ from spoold.actions.context import (
 )
 from spoold.errors import SpooldError
 from spoold.publish import Ending, Ready, standing
-from spoold.publish.plan import shown, target_path
+from spoold.publish.plan import Name, shown, target_path
+from spoold.publish.publisher import restored_problem
+from spoold.queue import waiters
 from spoold.queue.job import Claim, Job, Key, RetryPolicy, State, Waiting, may_retry, retry_delay
 from spoold.queue.patience import patiently
 from spoold.queue.rows import error_document
@@ -177,6 +179,7 @@ class Attempt:
             trust=site.load_trust(),
             report=self.live.report,
             take_key=self._take_key,
+            require_place=self._require_place,
             drop_name=job.drop_name,
             job_id=str(job.id),
             droppers=site.tree.folder(Folder.INBOX).stat().st_gid,
@@ -214,6 +217,15 @@ class Attempt:
                 raise LeaseLostError
             case _:
                 assert_never(answer.verdict)
+
+    def _require_place(self, key: bytes, name: Name, manifest_sha256: bytes) -> None:
+        job, store, tree = self.claim.job, self.store, self.site.tree
+        holder = patiently(store.published_by, *name)
+        problem = restored_problem(tree, job, holder, name, manifest_sha256.hex())
+        if problem is None:
+            return
+        if not patiently(waiters.done, store.database, store.spool, [key]):
+            raise problem
 
     def _take_key_again(self, ending: Ending) -> None:
         """What was done once is done, though the row had forgotten it."""
