@@ -1,7 +1,8 @@
 """Restore a bundle into a folder of the caller's choice, verified before anything is visible.
 
 Guarantees: a folder that is not there, or empty, appears by one rename when everything asked for
-has been verified. One that has content is merged into, file by file, and only after the same.
+has been verified; until then it is its owner's alone. One that has content is merged into, file by
+file, and only after the same.
 Not guaranteed: where a part is asked for, that the rest of a bundle in a file is good: it is not
 read. Head, index and every frame that is read are verified in full.
 Crash: `.<name>.<random>` may stay beside the target, or in it where that is a mount; nothing reads
@@ -42,6 +43,7 @@ from spoold.spool import rename_new, sync_folder
 from spoold.status import show_name
 from spoold.trust import Trust
 
+_QUARANTINE_MODE = 0o700  # whom the target is open to, only publishing says
 _TOP_MODE = 0o755  # of a folder that nothing stood in the place of
 _SLASH = b"/".hex().encode()  # what the sort key of a folder ends in
 
@@ -126,7 +128,13 @@ class Restorer:
             with _made(home):
                 index = reader.read_index(head, policy)
                 self._measure(index, home)
-                sink = TreeSink(quarantine, links=self.links, owners=self.owners, scratch=home)
+                sink = TreeSink(
+                    quarantine,
+                    links=self.links,
+                    owners=self.owners,
+                    scratch=home,
+                    top_mode=_QUARANTINE_MODE,
+                )
                 try:
                     self._read(reader, index, _Chosen(self, sink))
                     sink.finish()
@@ -231,14 +239,18 @@ class Restorer:
         return full or _is_mount(target) or target.samefile(".")
 
     def _publish(self, quarantine: Path, target: Path) -> None:
-        mode = _TOP_MODE
         try:
-            with suppress(FileNotFoundError):
-                mode = _take_after(quarantine, target.lstat())
-                target.rmdir()  # an empty one
-            rename_new(quarantine, target)
-            if mode & 0o700 != 0o700:
-                target.chmod(mode)
+            try:
+                standing = target.lstat()
+            except FileNotFoundError:
+                quarantine.chmod(_TOP_MODE)
+                sync_folder(quarantine)
+                rename_new(quarantine, target)
+            else:
+                mode = _take_after(quarantine, standing)
+                quarantine.rename(target)  # rename(2) replaces an empty folder, and nothing else
+                if mode & 0o700 != 0o700:
+                    target.chmod(mode)
         except OSError as error:
             if error.errno in {errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR}:
                 raise _in_the_way(target, "is there and not empty") from error
@@ -246,7 +258,6 @@ class Restorer:
         sync_folder(target.parent)
 
     def _merge(self, quarantine: Path, target: Path) -> None:
-        quarantine.chmod(0o700)
         done = merge(
             quarantine,
             target,

@@ -25,6 +25,7 @@ from typing import Final
 from spoold import errors
 from spoold.errors import SpooldError
 from spoold.file_systems import file_system_of
+from spoold.ownership import hand_over
 
 
 class Folder(enum.StrEnum):
@@ -152,7 +153,7 @@ class Spool:
                 hint="init needs to write there: choose another place or another user",
             ) from error
         if not self.identity_file.exists():
-            write_durable(self.identity_file, _identity_bytes(uuid.uuid4(), None), mode=0o600)
+            self._identify(uuid.uuid4(), None)
 
     def identity(self) -> "Identity":
         """Read `spool.id`."""
@@ -170,13 +171,15 @@ class Spool:
 
     def bind_database(self, database: uuid.UUID) -> None:
         """Record, durably, which database holds this spool's jobs."""
-        content = _identity_bytes(self.identity().spool, database)
-        write_durable(self.identity_file, content, mode=0o600)
+        self._identify(self.identity().spool, database)
 
     def forget_database(self) -> None:
         """Record that there is no database any more: the next one will be this spool's."""
-        content = _identity_bytes(self.identity().spool, None)
-        write_durable(self.identity_file, content, mode=0o600)
+        self._identify(self.identity().spool, None)
+
+    def _identify(self, spool: uuid.UUID, database: uuid.UUID | None) -> None:
+        write_durable(self.identity_file, _identity_bytes(spool, database), mode=0o600)
+        hand_over(self.identity_file)
 
 
 @dataclass(frozen=True, slots=True)
@@ -279,15 +282,27 @@ def rename_new(
     """Rename, but never onto an existing name (renameat2(2), RENAME_NOREPLACE).
 
     Raises FileExistsError, FileNotFoundError or another OSError. Where the file system does not
-    know the flag, a hard link and an unlink do the same for files.
+    know the flag (NFS, 9p, much of FUSE), a hard link and an unlink do the same for files. A folder
+    makes an empty one at the target first, which a crash may leave: rename(2) replaces that, but
+    none that has content.
     """
     try:
         rename_no_replace(source, target)
     except OSError as error:
         if error.errno != errno.EINVAL:
             raise
-        os.link(source, target, follow_symlinks=False)
-        os.unlink(source)
+        mode = os.lstat(source).st_mode
+        if not stat.S_ISDIR(mode):
+            os.link(source, target, follow_symlinks=False)
+            os.unlink(source)
+            return
+        os.mkdir(target, stat.S_IMODE(mode))
+        try:
+            os.rename(source, target)
+        except OSError:
+            with suppress(OSError):  # somebody has put something into it
+                os.rmdir(target)
+            raise
 
 
 def rename_unique(source: bytes, target: bytes) -> None:

@@ -32,7 +32,7 @@ from spoold.sinks.remove import remove_tree
 from spoold.spool import begin_sync, sync_file_system
 from spoold.trust import Trust
 
-_TOP_MODE: Final = 0o755
+_TOP_MODE: Final = 0o755  # where the caller names none
 _MAX_ID: Final = 2**32 - 2  # one more is -1, by which chown(2) leaves the owner as it is
 _FEW_ENTRIES: Final = 16  # so many are fsynced one by one; of more, the whole file system is
 
@@ -90,7 +90,10 @@ class Restored:
 
 
 class TreeSink:
-    """Writes a tree at `path`, which must not exist; the folder above must."""
+    """Writes a tree at `path`, which must not exist; the folder above must.
+
+    `top_mode` is what `path` has in the end: 0700 at least, or its owner could not rename it.
+    """
 
     def __init__(
         self,
@@ -100,8 +103,10 @@ class TreeSink:
         owners: bool = False,
         scratch: Path | None = None,
         few: bool = False,
+        top_mode: int = _TOP_MODE,
     ) -> None:
-        self._path = path
+        assert top_mode & 0o700 == 0o700
+        self._path, self._top_mode = path, top_mode
         self._few = few  # then each is fsynced; else the whole file system is, once
         self._used: set[bytes] = set()  # where they are few: the folders to fsync
         self._admission, self._owners = Admission(links, owners), owners
@@ -190,7 +195,7 @@ class TreeSink:
             self._dress_folders()
             with _target_errors(b"."):
                 # Renaming a folder into another one needs leave to write in itself.
-                os.fchmod(self._tree.top, _TOP_MODE)
+                os.fchmod(self._tree.top, self._top_mode)
                 if self._few:
                     os.fsync(self._tree.top)
                 else:
