@@ -29,6 +29,7 @@ from spoold.spool import Folder, Spool, rename_new, sync_folder
 from spoold.status import claimed_name, show_name
 
 _COPY_BYTES = 8 * 1024 * 1024
+_DROP_IT_AGAIN = "drop the file itself again"
 
 
 def retry(store: Store, config: Config, job: Job) -> uuid.UUID:
@@ -47,7 +48,7 @@ def retry(store: Store, config: Config, job: Job) -> uuid.UUID:
     job_id = new_job_id()
     claimed_folder = config.spool.folder(Folder.CLAIMED)
     target = os.path.join(os.fsencode(claimed_folder), claimed_name(job_id, job.drop_name))
-    _copy(source, target, job_id, job)
+    _copy(source, target, job_id, job.drop_sha256)
     hand_over(Path(os.fsdecode(target)))
     sync_folder(claimed_folder)
     points.reached("again.named")
@@ -117,18 +118,14 @@ def _published_drop(spool: Spool, job: Job) -> Path:
         path = spool.root / folder / os.fsdecode(name)
         if path.is_file() and not path.is_symlink():
             return path
-    raise _missing(job)
-
-
-def _missing(job: Job) -> SpooldError:
-    return SpooldError(
+    raise SpooldError(
         errors.DROP_MISSING,
         f"the drop of job {job.id} is not in processed/ or failed/ any more",
-        hint="drop the file itself again",
+        hint=_DROP_IT_AGAIN,
     )
 
 
-def _copy(source: Path, target: bytes, job_id: uuid.UUID, job: Job) -> None:
+def _copy(source: Path, target: bytes, job_id: uuid.UUID, sha256: bytes | None) -> None:
     # Named as intake names its copies: what a crash leaves of it is swept as one of those.
     temporary = os.path.join(os.path.dirname(target), copy_name(job_id))
     digest = hashlib.sha256()
@@ -141,8 +138,10 @@ def _copy(source: Path, target: bytes, job_id: uuid.UUID, job: Job) -> None:
             os.fsync(writer.fileno())
             os.fchmod(writer.fileno(), source.stat().st_mode & 0o777)
         points.reached("again.copied")
-        if job.drop_sha256 not in {None, digest.digest()}:  # the name went to a newer drop
-            raise _missing(job)
+        if sha256 not in {None, digest.digest()}:
+            raise SpooldError(
+                errors.DROP_MISSING, f"{source} is another drop by now", hint=_DROP_IT_AGAIN
+            )
         rename_new(temporary, target)
     except OSError as error:
         Path(os.fsdecode(temporary)).unlink(missing_ok=True)

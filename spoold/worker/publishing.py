@@ -95,6 +95,9 @@ class Publishing:
                     self._publish(batch)
                 if len(batch) < len(waiting):
                     return
+        except SpooldError as error:  # tables that are gone, say
+            _log.error("publish.crashed", error=str(error), fix=error.hint)
+            self._on_crash()
         except Exception:  # noqa: BLE001  # a worker that publishes nothing must not go on
             _log.exception("publish.crashed")
             self._on_crash()

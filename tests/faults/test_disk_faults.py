@@ -248,7 +248,7 @@ def test_a_retry_that_finds_no_room_says_so_of_its_own_copy(
     source.write_bytes(bytes(1024**2))
     disk.resize(free_bytes=64 * 1024)
     with pytest.raises(SpooldError) as caught:
-        again._copy(source, os.fsencode(target), uuid.uuid4())
+        again._copy(source, os.fsencode(target), uuid.uuid4(), None)
     assert caught.value.code is errors.NO_SPACE
     assert caught.value.message.startswith(str(disk.place))
     assert not list(disk.place.iterdir())
