@@ -37,6 +37,7 @@ _MAX_ATTEMPTS: Final = 30_000
 _PAUSE_SECONDS: Final = 0.002
 _LOOK_SECONDS: Final = 0.05
 _DEADLINE_SECONDS: Final = 600.0
+_DEADLINE_SECONDS_A_JOB: Final = 5.0
 _ENOUGH_PROBLEMS: Final = 20
 _POLICY: Final = RetryPolicy(base_seconds=0.001, cap_seconds=0.002)
 
@@ -122,10 +123,12 @@ class _Proof:
         if on_begin is not None:
             on_begin(fence)
         self._admit(fence.jobs - _MEASURED)
-        self._work(began + _DEADLINE_SECONDS)
+        in_time = self._work(began + self._patience_seconds())
         if self._failure is not None:
             raise self._failure
-        self._compare()
+        if in_time:  # else each job that is left would be told
+            self._compare_all()
+        self._judge()
         fence.seconds = time.monotonic() - began
         return fence
 
@@ -159,12 +162,16 @@ class _Proof:
         self._store.register_worker(worker, "selftest", os.getpid(), __version__)
         [claim] = self._store.claim(worker)
         assert self._store.take_key(claim, HELD_KEY, HELD_KEY).verdict is Key.TAKEN
-        assert self._store.postpone(claim, {}, 10 * _DEADLINE_SECONDS)
+        assert self._store.postpone(claim, {}, 10 * self._patience_seconds())
         return admission.id
+
+    def _patience_seconds(self) -> float:
+        return max(_DEADLINE_SECONDS, self._fence.jobs * _DEADLINE_SECONDS_A_JOB)
 
     # --- the work -------------------------------------------------------------------------------
 
-    def _work(self, deadline: float) -> None:
+    def _work(self, deadline: float) -> bool:
+        """Have all jobs done; whether they were in time."""
         workers = [Worker(self._stage, number, _STALLS) for number in range(_WORKERS)]
         work = [self._rescue, *(worker.work for worker in workers)]
         threads = [threading.Thread(target=self._guarded, args=(one,)) for one in work]
@@ -173,12 +180,16 @@ class _Proof:
         try:
             while not self._stage.ended.wait(_LOOK_SECONDS):
                 if self._store.unfinished() == 1:  # the holder
-                    return
+                    return True
                 if len(self._fence.problems) > _ENOUGH_PROBLEMS:
-                    return
+                    return True
                 if time.monotonic() > deadline:
-                    self._fence.problems.append("the jobs did not end in time")
-                    return
+                    self._fence.problems.append(
+                        f"{self._store.unfinished() - 1} of {self._fence.jobs} jobs did not end in "
+                        "time: try fewer, with --jobs"
+                    )
+                    return False
+            return False  # a thread has failed
         finally:
             self._stage.ended.set()
             for thread in threads:
@@ -201,7 +212,7 @@ class _Proof:
 
     # --- the reckoning --------------------------------------------------------------------------
 
-    def _compare(self) -> None:
+    def _compare_all(self) -> None:
         fence, tree = self._fence, self._stage.tree
         scratch_folder.sweep(tree, self._store)
         expected: set[str] = set()
@@ -213,6 +224,9 @@ class _Proof:
         for folder in (Folder.FAILED, Folder.CLAIMED, Folder.WORK):
             for stray in os.listdir(tree.folder(folder)):
                 fence.problems.append(f"{folder}/{stray} is left over")
+
+    def _judge(self) -> None:
+        fence = self._fence
         for verb, count in fence.accepted.items():
             if count:
                 fence.problems.append(f"{count} stale writes were accepted: {verb}")
