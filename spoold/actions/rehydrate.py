@@ -92,11 +92,12 @@ def run(context: Context) -> Outcome:
         name = manifest.bundle_id if only is None else f"{manifest.bundle_id}.part-{context.digits}"
         dry_run = request is not None and request.dry_run
         manifest_sha256 = bytes.fromhex(head.manifest_sha256)
-        wanted = key(manifest_sha256), (folder, name.encode()), manifest_sha256
+        own_key = key(manifest_sha256)
+        wanted = own_key, (folder, name.encode()), manifest_sha256
         if only is None:
             if not dry_run:
                 # From here on the bundle is known: only one job restores all of it, and only once.
-                context.take_key(key(manifest_sha256), manifest_sha256)
+                context.take_key(own_key, manifest_sha256)
             context.require_place(*wanted)
         index = reader.read_index(head, policy)
         part = None if only is None else _part(context, index, only)

@@ -16,7 +16,7 @@ from typing import Final, cast
 from spoold import errors
 from spoold.canonical import Document
 from spoold.errors import SpooldError
-from spoold.queue import admission, catching_up, claims, maintenance
+from spoold.queue import admission, catching_up, claims, maintenance, waiters
 from spoold.queue.catching_up import Decided
 from spoold.queue.database import Database
 from spoold.queue.job import (
@@ -125,6 +125,10 @@ class Store:
     def holds(self, claim: Claim) -> bool:
         """Whether the lease still stands."""
         return claims.write(self.database, "holds", claim)
+
+    def is_done(self, dedup_key: bytes) -> bool:
+        """Whether a job with that key has succeeded."""
+        return bool(waiters.done(self.database, self.spool, [dedup_key]))
 
     def take_key(self, claim: Claim, dedup_key: bytes, request_sha256: bytes) -> KeyAnswer:
         """Make a key this running job's own, unless it is held or done."""

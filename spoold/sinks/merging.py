@@ -9,7 +9,7 @@ failure.
 """
 
 from collections.abc import Callable
-from typing import Final, NamedTuple
+from typing import Final, LiteralString, NamedTuple
 
 import psycopg
 from psycopg import sql
@@ -230,11 +230,27 @@ class Merging:
 
     def _require_inserted(self) -> None:
         """Refuse all where rows that were missing still are."""
+        lost = self._count(
+            "select count(*) from {missing} m join {staging} s using ({line})"
+            " where not exists (select from {target} t where {same_key})"
+        )
+        if lost:
+            raise self._lost(lost, "not in")
+
+    def _require_updated(self, updated: int) -> None:
+        """Refuse all where a row is as it was; several lines of the bundle may be one row."""
+        standing = self._count(
+            "select count(*) from (select distinct t.tableoid, t.ctid from {conflicts} c"
+            " join {staging} s using ({line}) join {target} t on {same_key}) as standing"
+        )
+        if updated < standing:
+            raise self._lost(standing - updated, "not updated in")
+
+    def _count(self, query: LiteralString) -> int:
+        """What a query of one number says of the rows that were noted."""
         row = self._connection.execute(
-            sql.SQL(
-                "select count(*) from {missing} m join {staging} s using ({line})"
-                " where not exists (select from {target} t where {same_key})"
-            ).format(
+            sql.SQL(query).format(
+                conflicts=_CONFLICTS,
                 missing=_MISSING,
                 staging=TABLE,
                 line=LINE,
@@ -243,26 +259,7 @@ class Merging:
             )
         ).fetchone()
         assert row is not None
-        if row[0]:
-            raise self._lost(row[0], "not in")
-
-    def _require_updated(self, updated: int) -> None:
-        """Refuse all where a row is as it was; several lines of the bundle may be one row."""
-        row = self._connection.execute(
-            sql.SQL(
-                "select count(*) from (select distinct t.tableoid, t.ctid from {conflicts} c"
-                " join {staging} s using ({line}) join {target} t on {same_key}) as standing"
-            ).format(
-                conflicts=_CONFLICTS,
-                staging=TABLE,
-                line=LINE,
-                target=self._target.itself,
-                same_key=self._same_key(),
-            )
-        ).fetchone()
-        assert row is not None
-        if updated < row[0]:
-            raise self._lost(row[0] - updated, "not updated in")
+        return int(row[0])
 
     def _lost(self, count: int, where: str) -> SpooldError:
         return SpooldError(

@@ -32,7 +32,6 @@ from spoold.errors import SpooldError
 from spoold.publish import Ending, Ready, standing
 from spoold.publish.plan import Name, shown, target_path
 from spoold.publish.publisher import restored_problem
-from spoold.queue import waiters
 from spoold.queue.job import Claim, Job, Key, RetryPolicy, State, Waiting, may_retry, retry_delay
 from spoold.queue.patience import patiently
 from spoold.queue.rows import error_document
@@ -222,9 +221,7 @@ class Attempt:
         job, store, tree = self.claim.job, self.store, self.site.tree
         holder = patiently(store.published_by, *name)
         problem = restored_problem(tree, job, holder, name, manifest_sha256.hex())
-        if problem is None:
-            return
-        if not patiently(waiters.done, store.database, store.spool, [key]):
+        if problem is not None and not patiently(store.is_done, key):
             raise problem
 
     def _take_key_again(self, ending: Ending) -> None:

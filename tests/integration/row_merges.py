@@ -17,6 +17,7 @@ from spoold.connections import Connections
 from spoold.connections.databases import DatabaseSettings
 from spoold.connections.row_types import Column, Encoding, RowSchema
 from spoold.errors import SpooldError
+from spoold.sinks.artifacts import ArtifactSettings
 from spoold.sinks.postgres import RowsSettings, RowsSink
 from spoold.sinks.sink import Delivery, Plan
 from tests.contracts.sink import deliver
@@ -137,3 +138,24 @@ def own_schema(folder: Path, conninfo: str) -> Iterator[Place]:
     place.run(f"create schema {place.schema}")
     yield place
     place.run(f"drop schema {place.schema} cascade")
+
+
+def both_sinks(place: Place, store: Path) -> tuple[RowsSettings, ArtifactSettings]:
+    """Alerts into a place's table, artifacts into a folder."""
+    rows = RowsSettings(
+        name="alerts",
+        kind="postgres",
+        entries=["alerts/*.jsonl"],
+        database="soc",
+        table=f"{place.schema}.alert",
+    )
+    artifacts = ArtifactSettings.model_validate(
+        {
+            "name": "artifacts",
+            "kind": "files",
+            "entries": ["artifacts/**"],
+            "store": str(store),
+            "into": "",
+        }
+    )
+    return rows, artifacts

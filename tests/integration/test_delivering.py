@@ -18,13 +18,11 @@ from spoold.connections import Connections
 from spoold.connections.databases import DatabaseSettings
 from spoold.connections.row_types import Column, Encoding, RowSchema
 from spoold.errors import SpooldError
-from spoold.sinks.artifacts import ArtifactSettings
-from spoold.sinks.postgres import RowsSettings
 from spoold.sinks.sink import Delivery, SinkSettings, kinds
 from spoold.status import Progress
 from tests.bundles import Forge, signer, trusted
 from tests.contracts.sink import listing
-from tests.integration.row_merges import ALERTS, Place, alert, alerts, lines, own_schema
+from tests.integration.row_merges import ALERTS, Place, alert, alerts, both_sinks, lines, own_schema
 
 FILES = {"alerts/a.jsonl": alerts(5), "artifacts/x": b"x", "notes": b"n"}
 
@@ -61,25 +59,7 @@ class Site:
             "dry_run": dry_run,
             **({} if only is None else {"only": only}),
         }
-        sinks = (
-            RowsSettings(
-                name="alerts",
-                kind="postgres",
-                entries=["alerts/*.jsonl"],
-                database="soc",
-                table=f"{self.place.schema}.alert",
-            ),
-            ArtifactSettings.model_validate(
-                {
-                    "name": "artifacts",
-                    "kind": "files",
-                    "entries": ["artifacts/**"],
-                    "store": str(self.store),
-                    "into": "",
-                }
-            ),
-            *self.more,
-        )
+        sinks = (*both_sinks(self.place, self.store), *self.more)
         connections = Connections(
             roots={"here": here}, databases={"soc": DatabaseSettings(url=self.place.conninfo)}
         )

@@ -15,8 +15,6 @@ from spoold.connections.databases import DatabaseSettings
 from spoold.publish import Publisher, Ready
 from spoold.queue.job import RetryPolicy, State, Verdict
 from spoold.queue.store import Store
-from spoold.sinks.artifacts import ArtifactSettings
-from spoold.sinks.postgres import RowsSettings
 from spoold.spool import Folder, Spool
 from spoold.status import Host, Progress, claimed_name
 from spoold.worker.attempt import Attempt, Site
@@ -24,7 +22,7 @@ from spoold.worker.live import LiveStatus
 from tests.bundles import BUNDLE_ID, Forge, check, signer, trusted
 from tests.contracts.sink import listing
 from tests.integration.queue_drops import digest, drop, worker
-from tests.integration.row_merges import ALERTS, Place, alerts, own_schema
+from tests.integration.row_merges import ALERTS, Place, alerts, both_sinks, own_schema
 
 HOST = Host("site-b", "host")
 FILES = {"alerts/a.jsonl": alerts(5), "artifacts/x": b"x"}
@@ -97,24 +95,7 @@ class Receiver:
         return self.tree.folder(Folder.RESTORED) / "site-a" / BUNDLE_ID
 
     def _site(self) -> Site:
-        sinks = (
-            RowsSettings(
-                name="alerts",
-                kind="postgres",
-                entries=["alerts/*.jsonl"],
-                database="soc",
-                table=f"{self.place.schema}.alert",
-            ),
-            ArtifactSettings.model_validate(
-                {
-                    "name": "artifacts",
-                    "kind": "files",
-                    "entries": ["artifacts/**"],
-                    "store": str(self.shelf),
-                    "into": "",
-                }
-            ),
-        )
+        sinks = both_sinks(self.place, self.shelf)
         connections = Connections(
             roots={"here": self.bundles},
             databases={"soc": DatabaseSettings(url=self.place.conninfo)},
