@@ -8,12 +8,19 @@ from pathlib import Path
 
 from spoold import errors, points, spool
 from spoold.errors import SpooldError
-from spoold.publish.plan import DROP, STATUS, STATUS_FILE, shown, target_path, write_status
+from spoold.publish.plan import (
+    DROP,
+    LINK_FILE,
+    LINK_TEMPORARY,
+    STATUS,
+    STATUS_FILE,
+    shown,
+    target_path,
+    write_status,
+)
 from spoold.queue.job import Job, Move
 from spoold.spool import Folder, Spool
 from spoold.status import claimed_name, status_name
-
-_LINK_FILE = "link"
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +79,7 @@ class Placement:
     def link_status(self) -> set[Path]:
         """Step (6), by way of scratch: a rename replaces, and a zombie has no scratch."""
         [move] = [move for move in self.moves if move.role == STATUS]
-        link = self.scratch / _LINK_FILE
+        link = self.scratch / LINK_FILE
         with suppress(FileNotFoundError):
             link.unlink()
         with suppress(FileNotFoundError):  # a consumer was quick
@@ -80,7 +87,7 @@ class Placement:
         # What somebody else has put there since is nobody's answer. (Its inode would not tell: that
         # of a removed file is given to the next.)
         if not self._is_document(os.fsencode(link)):
-            spool.replace_content(link, self.document, self.scratch / "link.tmp", durable=True)
+            spool.replace_content(link, self.document, self.scratch / LINK_TEMPORARY, durable=True)
         points.reached("publish.6.linked")
         os.rename(os.fsencode(link), self._answer())
         with suppress(FileNotFoundError):  # rename(2) does nothing where both are one inode

@@ -29,7 +29,16 @@ LOG_FILE: Final = "log"
 STATUS_FILE: Final = "status"
 """The signed final document in scratch."""
 
+LINK_FILE: Final = "link"
+"""What becomes the final status under `status/`, by a rename."""
+
 _STATUS_TEMPORARY: Final = "status.tmp"
+LINK_TEMPORARY: Final = "link.tmp"
+
+OWN_FILES: Final = frozenset(
+    {LOG_FILE, STATUS_FILE, _STATUS_TEMPORARY, LINK_FILE, LINK_TEMPORARY}
+)
+"""The names of publishing itself in scratch: any other one is a result's, or a live status's."""
 
 DROP: Final = "drop"
 LOG: Final = "log"

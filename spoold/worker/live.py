@@ -14,12 +14,16 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
+from typing import Final
 
 from spoold import points, spool
 from spoold.errors import SpooldError
 from spoold.queue.job import Claim, Job, State
 from spoold.spool import Folder, Spool
 from spoold.status import Host, Progress, Status, status_name
+
+TEMPORARY: Final = "live.tmp"
+"""In scratch; stays where it could not be written whole."""
 
 _FIRST_SECONDS = 1.0
 _AGAIN_SECONDS = 1.0
@@ -102,5 +106,5 @@ class LiveStatus:
     def _write(self, status: Status, scratch: Path) -> None:
         target = self._tree.folder(Folder.STATUS) / os.fsdecode(status_name(status.drop))
         with suppress(OSError):  # the next one may succeed; the final one says what was wrong
-            spool.replace_content(target, status.live(self._host), scratch / "live.tmp")
+            spool.replace_content(target, status.live(self._host), scratch / TEMPORARY)
             points.reached("live")

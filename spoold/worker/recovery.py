@@ -29,20 +29,29 @@ import structlog
 from spoold.actions import ACTIONS
 from spoold.canonical import Document
 from spoold.publish import LOG_FILE, Ending, standing
-from spoold.publish.plan import DROP, LOG, STATUS, STATUS_FILE, Name, found_move, target_path
+from spoold.publish.plan import (
+    DROP,
+    LOG,
+    OWN_FILES,
+    STATUS,
+    STATUS_FILE,
+    Name,
+    found_move,
+    target_path,
+)
 from spoold.queue.catching_up import Decided
 from spoold.queue.job import Move, Publication, State
 from spoold.queue.store import Store
 from spoold.spool import Folder, Spool
 from spoold.status import claimed_name, parse_claimed_name, status_name, true_name
 from spoold.trust import Signer, Trust
-from spoold.worker import scratch
+from spoold.worker import live, scratch
 from spoold.worker.scratch import Scratch
 
 log = structlog.get_logger()
 
-# What publishing itself leaves in a scratch folder; anything else is a result that has not left it.
-_OURS: Final = frozenset({STATUS_FILE, LOG_FILE, "link", "link.tmp", "status.tmp"})
+# What is no result; anything else in a scratch folder is one that has not left it.
+_NO_RESULTS: Final = OWN_FILES | {live.TEMPORARY}
 _SOURCES: Final = {DROP: "", STATUS: STATUS_FILE, LOG: LOG_FILE}
 
 
@@ -132,7 +141,7 @@ def _results_have_left(tree: Spool, one: Scratch, names: Mapping[str, Name]) -> 
     """Results are renamed before the drop: then this scratch has none, and they are in place."""
     results = [name for role, name in names.items() if role not in {DROP, LOG, STATUS}]
     there = all(os.path.lexists(target_path(tree, *name)) for name in results)
-    return bool(results) and there and set(os.listdir(one.path)) <= _OURS
+    return bool(results) and there and set(os.listdir(one.path)) <= _NO_RESULTS
 
 
 def _paths(tree: Spool, one: Scratch, claimed: bytes, role: str, name: Name) -> list[bytes]:

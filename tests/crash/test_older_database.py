@@ -121,6 +121,18 @@ def test_e34_an_older_database_follows_what_is_on_disk(
         scene.check()
 
 
+def test_e34_a_live_status_that_a_full_disk_cut_off_is_no_result(scene: Scene) -> None:
+    scene.drop(bundle_drop(scene))
+    backup = Backup(scene)
+    scene.stop("daemon", at="publish.3")  # the results have left, the drop has not
+    [scratch] = scene.tree.folder(Folder.WORK).iterdir()
+    (scratch / "live.tmp").write_bytes(b'{"type":')
+    backup.restore()
+    scene.finish()
+    assert scene.jobs()
+    scene.check()
+
+
 def test_e34_a_bundle_that_was_restored_stays_restored(scene: Scene) -> None:
     first = restore_drop(scene)
     scene.drop(first)
