@@ -16,6 +16,7 @@ from spoold import errors, points
 from spoold.actions import MODELS, command
 from spoold.config import Config
 from spoold.daemon.wiring import intake_settings
+from spoold.disk import rename_new, sync_folder
 from spoold.errors import SpooldError
 from spoold.intake.claimed import Claimed, copy_name, prepare
 from spoold.intake.complete import Fingerprint, Wait
@@ -25,7 +26,7 @@ from spoold.ownership import hand_over
 from spoold.publish.plan import DROP
 from spoold.queue.job import Job, Verdict, new_job_id
 from spoold.queue.store import Store
-from spoold.spool import Folder, Spool, rename_new, sync_folder
+from spoold.spool import Folder, Spool
 from spoold.status import claimed_name, show_name
 
 _COPY_BYTES = 8 * 1024 * 1024

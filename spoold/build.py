@@ -14,10 +14,10 @@ from spoold.actions import ACTIONS
 from spoold.actions.context import Context, Outcome
 from spoold.config import Config
 from spoold.daemon.wiring import action_settings
+from spoold.disk import rename_new, sync_file, sync_folder
 from spoold.errors import SpooldError
 from spoold.intake.request import ParsedRequest
 from spoold.sinks.remove import remove_tree
-from spoold.spool import rename_new, sync_file, sync_folder
 from spoold.status import Progress
 from spoold.trust import Trust, load_signer
 

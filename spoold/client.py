@@ -22,10 +22,11 @@ from pathlib import Path
 from typing import Final
 
 from spoold import daemon_status, errors
+from spoold.disk import rename_new, sync_folder
 from spoold.errors import SpooldError
 from spoold.handlers import NO_HANDLERS, Handlers
 from spoold.intake.names import DROPS, NameKind, classify
-from spoold.spool import Folder, Spool, rename_new, sync_folder
+from spoold.spool import Folder, Spool
 from spoold.status import SUFFIX, show_name, status_name
 
 _COPY_BYTES = 8 * 1024 * 1024

@@ -34,12 +34,12 @@ from spoold.bundle.reader import (
     verify_head,
 )
 from spoold.bundle.scratch import LineSorter
+from spoold.disk import rename_new, sync_folder
 from spoold.errors import SpooldError
 from spoold.sinks.merge import Conflict, Foresight, Merged, merge
 from spoold.sinks.remove import remove_tree
 from spoold.sinks.tree import Admission, LinkPolicy, TreeSink
 from spoold.sources.globs import Globs
-from spoold.spool import rename_new, sync_folder
 from spoold.status import show_name
 from spoold.trust import Trust
 

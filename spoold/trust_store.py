@@ -15,8 +15,9 @@ from typing import Final
 
 from spoold import canonical, errors
 from spoold.canonical import Json
+from spoold.disk import write_durable
 from spoold.errors import SpooldError
-from spoold.spool import Folder, Spool, write_durable
+from spoold.spool import Folder, Spool
 from spoold.trust import (
     MAX_KEY_FILE_BYTES,
     SITE_NAME,

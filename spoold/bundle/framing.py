@@ -16,7 +16,7 @@ from spoold.bundle.manifest import Compression
 from spoold.bundle.members import BLOCK, ZEROS, member_bytes
 from spoold.bundle.pool import Ordered, Pool
 from spoold.bundle.scratch import disk_errors
-from spoold.spool import begin_sync
+from spoold.disk import begin_sync
 
 _SYNC_BYTES: Final = 64 * 1024  # less than this is written soon enough when it has to be
 # Fills the whole view with the next bytes of a member's content, or raises.

@@ -31,8 +31,8 @@ from spoold.bundle.head import (
 )
 from spoold.bundle.manifest import Manifest
 from spoold.bundle.reader import BundleReader, open_bundle
+from spoold.disk import rename_new, sync_folder
 from spoold.errors import SpooldError
-from spoold.spool import rename_new, sync_folder
 from spoold.trust import Signer, Trust
 
 

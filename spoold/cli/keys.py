@@ -10,9 +10,10 @@ from spoold import errors, trust, trust_store
 from spoold.cli import options, output
 from spoold.cli.site import write_key
 from spoold.cli.trusting import read_key
+from spoold.disk import rename_new, sync_folder, write_durable
 from spoold.errors import Exit, SpooldError
 from spoold.ownership import hand_over
-from spoold.spool import Spool, rename_new, sync_folder, write_durable
+from spoold.spool import Spool
 
 _SHOWN_DIGITS = 16
 

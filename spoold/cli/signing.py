@@ -10,8 +10,8 @@ import click
 from spoold import errors, trust
 from spoold.cli import options, output
 from spoold.cli.requests import parse_request, read_request
+from spoold.disk import rename_new, sync_folder, write_durable
 from spoold.errors import Exit, SpooldError
-from spoold.spool import rename_new, sync_folder, write_durable
 
 _FILE = options.NamedPath(path_type=Path, dir_okay=False, allow_dash=True)
 

@@ -10,9 +10,10 @@ import click
 from spoold import config, errors, trust
 from spoold.cli import options, output
 from spoold.config import Config
+from spoold.disk import rename_new, sync_folder, write_durable
 from spoold.errors import Exit, SpooldError
 from spoold.ownership import hand_over
-from spoold.spool import TREE, Spool, rename_new, sync_folder, write_durable
+from spoold.spool import TREE, Spool
 
 _ALGORITHMS = {"rsa": trust.Algorithm.RSA, "ed25519": trust.Algorithm.ED25519}
 

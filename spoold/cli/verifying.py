@@ -118,7 +118,7 @@ class _Reporter:
         """Write the report, replacing an older one."""
         from spoold import trust
         from spoold.bundle.manifest import format_time
-        from spoold.spool import write_durable
+        from spoold.disk import write_durable
 
         document = done.document(
             file=canonical.text(bundle.name),

@@ -20,11 +20,12 @@ import structlog
 from spoold import errors
 from spoold.daemon.observe import Observer
 from spoold.daemon_status import NAME, DaemonState, DaemonStatus, InboxStatus, LastError
+from spoold.disk import replace_content
 from spoold.errors import CODES, Code
 from spoold.file_lock import FileLock
 from spoold.intake.loop import Intake
 from spoold.queue.job import Backlog
-from spoold.spool import Folder, Spool, replace_content
+from spoold.spool import Folder, Spool
 from spoold.status import Host
 from spoold.trust import Signer, sign_document
 from spoold.worker.supervisor import Supervisor

@@ -22,10 +22,11 @@ from spoold import errors
 from spoold.bundle.copying import copy_range
 from spoold.bundle.paths import stays_inside
 from spoold.canonical import text
+from spoold.disk import sync_file, sync_file_system, sync_folder
 from spoold.errors import SpooldError
 from spoold.handlers.patterns import is_unfinished
 from spoold.publish import Made
-from spoold.spool import Folder, sync_file, sync_file_system, sync_folder
+from spoold.spool import Folder
 from spoold.status import cut_name, is_reserved, show_name
 
 ROLE: Final = "result"

@@ -27,6 +27,7 @@ import structlog
 
 from spoold import errors, points
 from spoold.canonical import text
+from spoold.disk import rename_new, rename_unique, sync_file, sync_file_system, sync_folder
 from spoold.errors import SpooldError
 from spoold.intake.claimed import Claimed, prepare, rejected_instead
 from spoold.intake.complete import Wait
@@ -38,15 +39,7 @@ from spoold.intake.settings import FoundBy, IntakeMetrics, IntakeSettings, Metho
 from spoold.intake.statuses import Statuses
 from spoold.queue.job import Admission, Answer, Verdict, new_job_id
 from spoold.queue.store import Store
-from spoold.spool import (
-    Folder,
-    Spool,
-    rename_new,
-    rename_unique,
-    sync_file,
-    sync_file_system,
-    sync_folder,
-)
+from spoold.spool import Folder, Spool
 from spoold.status import claimed_name, cut_name
 
 _ADMIT_AT_ONCE = 100

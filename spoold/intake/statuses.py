@@ -19,11 +19,12 @@ from typing import Final
 
 from spoold import errors
 from spoold.canonical import Json
+from spoold.disk import replace_content, sync_folder
 from spoold.errors import Code, SpooldError
 from spoold.intake.settings import FoundBy, Method, Reason
 from spoold.queue.job import State
 from spoold.queue.store import Store
-from spoold.spool import Folder, Spool, replace_content, sync_folder
+from spoold.spool import Folder, Spool
 from spoold.status import WAITING, Host, Status, status_name, true_name
 
 _CODES: Final[Mapping[Reason, Code | None]] = {

@@ -12,8 +12,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 
+from spoold.disk import rename_no_replace
 from spoold.intake.complete import ignore_lease_signal
-from spoold.spool import rename_no_replace
 
 
 @dataclass(frozen=True, slots=True)

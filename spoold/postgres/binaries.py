@@ -18,8 +18,8 @@ from typing import Final
 import structlog
 
 from spoold import errors
+from spoold.disk import sync_file_system
 from spoold.errors import SpooldError
-from spoold.spool import sync_file_system
 
 _log = structlog.get_logger()
 

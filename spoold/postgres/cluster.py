@@ -9,10 +9,10 @@ import secrets
 import shutil
 
 from spoold import errors
+from spoold.disk import sync_file_system, sync_folder, write_durable
 from spoold.errors import SpooldError
 from spoold.postgres.binaries import Binaries, run
 from spoold.postgres.home import USER, Home, disk_errors
-from spoold.spool import sync_file_system, sync_folder, write_durable
 
 
 def initialise(home: Home, programs: Binaries, lock: int) -> None:

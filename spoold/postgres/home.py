@@ -29,9 +29,10 @@ from typing import Final
 from psycopg.conninfo import make_conninfo
 
 from spoold import errors
+from spoold.disk import write_durable
 from spoold.errors import SpooldError
 from spoold.postgres.binaries import SYSTEM_FOLDER, User, server_user, user_of
-from spoold.spool import Folder, Spool, write_durable
+from spoold.spool import Folder, Spool
 
 USER: Final = "spoold"
 DATABASE: Final = "postgres"

@@ -6,7 +6,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from spoold import errors, points, spool
+from spoold import disk, errors, points
 from spoold.errors import SpooldError
 from spoold.publish.plan import (
     DROP,
@@ -51,7 +51,7 @@ class Placement:
         """Undo the moves of these roles, so that they can be made to other names."""
         for move in self.moves:
             if move.role in roles and _inode(self._target(move)) == move.inode:
-                spool.rename_new(self._target(move), self._source(move))
+                disk.rename_new(self._target(move), self._source(move))
 
     def place_results(self) -> set[Path]:
         """Step (3); returns the folders to sync. Raises publish-lost or an OSError."""
@@ -70,7 +70,7 @@ class Placement:
             if not (self.scratch / STATUS_FILE).exists():
                 write_status(self.scratch, self.document)
             try:
-                spool.rename_new(self._source(move), self._target(move))
+                disk.rename_new(self._source(move), self._target(move))
             except FileExistsError as error:
                 if not self._is_document(self._target(move)):  # else an earlier redo's: it will do
                     raise _taken(move) from error
@@ -87,7 +87,7 @@ class Placement:
         # What somebody else has put there since is nobody's answer. (Its inode would not tell: that
         # of a removed file is given to the next.)
         if not self._is_document(os.fsencode(link)):
-            spool.replace_content(link, self.document, self.scratch / LINK_TEMPORARY, durable=True)
+            disk.replace_content(link, self.document, self.scratch / LINK_TEMPORARY, durable=True)
         points.reached("publish.6.linked")
         os.rename(os.fsencode(link), self._answer())
         with suppress(FileNotFoundError):  # rename(2) does nothing where both are one inode
@@ -130,7 +130,7 @@ class Placement:
             return
         self._make_restored_folder(move)
         try:
-            spool.rename_new(self._source(move), target)
+            disk.rename_new(self._source(move), target)
         except FileNotFoundError as error:
             if not (self.tree.root / move.folder).is_dir():
                 raise SpooldError(
@@ -150,7 +150,7 @@ class Placement:
         folder = self.tree.root / move.folder
         if folder.parent == self.tree.folder(Folder.RESTORED) and not folder.is_dir():
             folder.mkdir(mode=0o755)
-            spool.sync_folder(folder.parent)
+            disk.sync_folder(folder.parent)
 
     def _answer(self) -> bytes:
         return target_path(self.tree, Folder.STATUS, status_name(self.job.drop_name))

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final, Self
 
-from spoold import spool
+from spoold import disk
 from spoold.canonical import Document, Json
 from spoold.queue.job import Job, Move, Publication, State
 from spoold.spool import Folder, Spool
@@ -35,9 +35,7 @@ LINK_FILE: Final = "link"
 _STATUS_TEMPORARY: Final = "status.tmp"
 LINK_TEMPORARY: Final = "link.tmp"
 
-OWN_FILES: Final = frozenset(
-    {LOG_FILE, STATUS_FILE, _STATUS_TEMPORARY, LINK_FILE, LINK_TEMPORARY}
-)
+OWN_FILES: Final = frozenset({LOG_FILE, STATUS_FILE, _STATUS_TEMPORARY, LINK_FILE, LINK_TEMPORARY})
 """The names of publishing itself in scratch: any other one is a result's, or a live status's."""
 
 DROP: Final = "drop"
@@ -213,8 +211,8 @@ class Planner:
 def write_status(scratch: Path, content: bytes) -> None:
     """Write the final document into scratch, durably."""
     temporary = scratch / _STATUS_TEMPORARY
-    spool.replace_content(scratch / STATUS_FILE, content, temporary, durable=True)
-    spool.sync_folder(scratch)
+    disk.replace_content(scratch / STATUS_FILE, content, temporary, durable=True)
+    disk.sync_folder(scratch)
 
 
 def log_name(drop: bytes) -> bytes:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from spoold import canonical, errors, points, spool
+from spoold import canonical, disk, errors, points
 from spoold.canonical import Document
 from spoold.errors import SpooldError
 from spoold.publish import standing
@@ -156,15 +156,15 @@ class Publisher:
         """What is to be published, durable before the row speaks of it."""
         if len(batch) > _FSYNC_EACH:
             with _guarded(batch):
-                spool.sync_file_system(self._tree.folder(Folder.WORK))
+                disk.sync_file_system(self._tree.folder(Folder.WORK))
             return
         for ready in batch:
             with ready.guarded():
                 made = [ready.scratch / made.source for made in ready.made]
                 for path in [*made, ready.scratch / LOG_FILE, ready.scratch / STATUS_FILE]:
                     if path.is_file():  # a folder's maker has synced it
-                        spool.sync_file(path)
-                spool.sync_folder(ready.scratch)
+                        disk.sync_file(path)
+                disk.sync_folder(ready.scratch)
 
     def _begin(self, planned: Sequence[tuple[Ready, Publication]]) -> Iterator[Begun]:
         """Step (2): an answer each, in order. Rejected, cancelled, used up: publishing already."""
@@ -232,7 +232,7 @@ class Publisher:
         going = [ready for ready in jobs if ready.going]
         with _guarded(going):
             for folder in sorted(set().union(*(ready.folders for ready in going))):
-                spool.sync_folder(folder)
+                disk.sync_folder(folder)
         points.reached(f"{point}.synced")
         for ready in going:
             ready.folders.clear()

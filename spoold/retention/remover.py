@@ -22,7 +22,7 @@ from typing import Final
 
 import structlog
 
-from spoold import points, spool
+from spoold import disk, points
 from spoold.publish.plan import STATUS, target_path
 from spoold.queue.placed import Places
 from spoold.queue.tree_rows import Area, Placed
@@ -111,7 +111,7 @@ class Remover:
         if failure is not None:  # one for all: it may be the same with each
             log.warning("retention.not-removed", files=done.failed, error=str(failure))
         for folder in sorted(folders):
-            spool.sync_folder(self._tree.root / folder)
+            disk.sync_folder(self._tree.root / folder)
         points.reached("retain.synced")
         self._places.give_up(over)
         points.reached("retain.given-up")
@@ -129,7 +129,7 @@ class Remover:
         path = target_path(self._tree, one.folder, one.name)
         trash = target_path(self._tree, Folder.TRASH, f"{one.job}.{uuid.uuid4().hex[:12]}".encode())
         try:
-            spool.rename_unique(path, trash)
+            disk.rename_unique(path, trash)
         except FileNotFoundError:
             return None
         if _look_at(trash, one)[0] is not Found.OURS:
@@ -144,13 +144,13 @@ class Remover:
     def _put_back(self, one: Placed, trash: bytes, path: bytes) -> None:
         """What somebody has put there meanwhile is his; beside, where there is a third by now."""
         try:
-            spool.rename_new(trash, path)
+            disk.rename_new(trash, path)
         except FileExistsError:
             if one.area is Area.STATUS:  # an answer that a newer one has replaced
                 os.unlink(trash)
                 return
             beside = suffixed_name(one.name, uuid.uuid4().hex[:12])
-            spool.rename_new(trash, target_path(self._tree, one.folder, beside))
+            disk.rename_new(trash, target_path(self._tree, one.folder, beside))
 
     def _is_over(self, one: Placed) -> bool:
         return look(self._tree, one)[0] in {Found.GONE, Found.FOREIGN}

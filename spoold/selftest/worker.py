@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from spoold import __version__, spool
+from spoold import __version__, disk
 from spoold.publish import Ending, Made, Publisher, Ready
 from spoold.queue.database import Database
 from spoold.queue.job import (
@@ -217,7 +217,7 @@ class Worker:
 
 def _moves(source: Path, target: Path) -> bool:
     try:
-        spool.rename_new(source, target)
+        disk.rename_new(source, target)
     except FileNotFoundError:
         return False
     return True

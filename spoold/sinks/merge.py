@@ -22,9 +22,9 @@ from pathlib import Path
 from typing import Final
 
 from spoold import canonical, errors
+from spoold.disk import rename_new, sync_file_system
 from spoold.errors import SpooldError
 from spoold.sinks.places import FOLDER_FLAGS, Folders
-from spoold.spool import rename_new, sync_file_system
 
 _HANDLE_FLAGS: Final = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 

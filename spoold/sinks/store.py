@@ -25,9 +25,9 @@ from pathlib import Path
 from typing import BinaryIO, Final
 
 from spoold import canonical, errors
+from spoold.disk import begin_sync, sync_file_system
 from spoold.errors import SpooldError
 from spoold.sinks.places import Folders, LargeFile
-from spoold.spool import begin_sync, sync_file_system
 
 _READ_FLAGS: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
 _READ_BYTES: Final = 1024 * 1024

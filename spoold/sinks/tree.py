@@ -26,10 +26,10 @@ from spoold.bundle.lines import entry_lines, parse_entry
 from spoold.bundle.paths import stays_inside
 from spoold.bundle.reader import BundleReader, Index, Policy, VerifiedHead, verify_head
 from spoold.bundle.scratch import LineFile, LineSorter
+from spoold.disk import begin_sync, sync_file_system
 from spoold.errors import SpooldError
 from spoold.sinks.places import FOLDER_FLAGS, NEW_FLAGS, UNFINISHED_MODE, Folders, LargeFile
 from spoold.sinks.remove import remove_tree
-from spoold.spool import begin_sync, sync_file_system
 from spoold.trust import Trust
 
 _TOP_MODE: Final = 0o755  # where the caller names none

@@ -16,7 +16,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Final
 
-from spoold import points, spool
+from spoold import disk, points
 from spoold.errors import SpooldError
 from spoold.queue.job import Claim, Job, State
 from spoold.spool import Folder, Spool
@@ -106,5 +106,5 @@ class LiveStatus:
     def _write(self, status: Status, scratch: Path) -> None:
         target = self._tree.folder(Folder.STATUS) / os.fsdecode(status_name(status.drop))
         with suppress(OSError):  # the next one may succeed; the final one says what was wrong
-            spool.replace_content(target, status.live(self._host), scratch / TEMPORARY)
+            disk.replace_content(target, status.live(self._host), scratch / TEMPORARY)
             points.reached("live")

@@ -16,7 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from spoold import errors, points, spool
+from spoold import disk, errors, points
 from spoold.bundle.copying import copy_range
 from spoold.errors import SpooldError
 
@@ -43,7 +43,7 @@ def own(drop: Path, scratch: Path, min_free_bytes: int) -> None:
         os.close(source)
     os.rename(copy, drop)
     points.reached("own")
-    spool.sync_folder(drop.parent)
+    disk.sync_folder(drop.parent)
 
 
 def _fill(source: int, target: int, size: int, min_free_bytes: int) -> None:

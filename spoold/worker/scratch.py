@@ -17,7 +17,7 @@ from pathlib import Path
 
 import structlog
 
-from spoold import points, spool
+from spoold import disk, points
 from spoold.publish.plan import STATUS_FILE
 from spoold.queue.job import FINAL, Claim, Standing, State
 from spoold.queue.patience import patiently
@@ -71,7 +71,7 @@ def take_over(tree: Spool, claim: Claim) -> Path:
             break
         # A worker that has lost its claim may be at this too: what it has renamed is found again.
         with suppress(FileNotFoundError):
-            spool.rename_new(filled[-1].path, path)
+            disk.rename_new(filled[-1].path, path)
             points.reached("take_over")
             for rest in filled[:-1]:
                 discard(tree, rest)
@@ -225,9 +225,9 @@ def discard(tree: Spool, scratch: Scratch) -> None:
 def _to_trash(tree: Spool, path: Path) -> Path:
     trash = tree.folder(Folder.TRASH) / f"{path.name}.{uuid.uuid4().hex[:12]}"
     try:
-        spool.rename_new(path, trash)
+        disk.rename_new(path, trash)
     except PermissionError:  # moving a folder writes to it, and a handler's tool may have closed it
         path.chmod(0o700)
-        spool.rename_new(path, trash)
+        disk.rename_new(path, trash)
     points.reached("trash")
     return trash

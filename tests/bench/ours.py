@@ -16,8 +16,8 @@ from spoold.bundle import reader
 from spoold.bundle.entry import Kind, SourceEntry
 from spoold.bundle.writer import BundleWriter, ManifestFields
 from spoold.connections import Connections
+from spoold.disk import sync_file
 from spoold.sinks.tree import restore
-from spoold.spool import sync_file
 from spoold.trust import Signer, Trust
 
 _SITE = "bench"

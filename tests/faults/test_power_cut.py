@@ -19,7 +19,8 @@ from pathlib import Path
 import pytest
 
 from spoold.bundle.reader import Policy, verify
-from spoold.spool import Spool, sync_file_system
+from spoold.disk import sync_file_system
+from spoold.spool import Spool
 from spoold.trust import load_signer
 from spoold.trust_store import load_trust
 from tests.bundles import Forge, signer

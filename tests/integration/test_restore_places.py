@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from spoold.bundle.reader import Policy
+from spoold.disk import rename_new, rename_no_replace
 from spoold.restore import Restorer
 from spoold.sinks.merge import Conflict
-from spoold.spool import rename_new, rename_no_replace
 from tests.bundles import Forge, file_entry, plain_entry, trusted
 from tests.integration.file_systems import seen_from_afar
 

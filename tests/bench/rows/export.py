@@ -19,7 +19,7 @@ from spoold.actions.context import ActionSettings, Context
 from spoold.bundle.manifest import format_time
 from spoold.connections import Connections
 from spoold.connections.databases import DatabaseSettings, QuerySettings
-from spoold.spool import sync_file
+from spoold.disk import sync_file
 from spoold.trust import Signer, Trust
 from tests.bench.report import Row
 from tests.bench.rows import table
