@@ -10,7 +10,7 @@ import signal
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import psycopg
@@ -89,6 +89,14 @@ def conninfo(servers: Callable[[str], str], postgres_version: str) -> Iterator[s
     """A fresh, migrated database."""
     with _database(servers(postgres_version)) as conninfo:
         yield conninfo
+
+
+@pytest.fixture(scope="session")
+def databases(
+    servers: Callable[[str], str],
+) -> Callable[[], AbstractContextManager[str]]:
+    """Make fresh, migrated databases, as many as are asked for."""
+    return lambda: _database(servers(WHEEL))
 
 
 @pytest.fixture(scope="module", params=[WHEEL, DEBIAN])

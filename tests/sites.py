@@ -12,7 +12,7 @@ import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -161,18 +161,29 @@ class Site:
 
 
 @contextmanager
-def sites_in(folder: Path) -> Iterator[Callable[..., Site]]:
-    """Make sites in a folder; their daemons are ended with the context."""
+def sites_in(
+    folder: Path, databases: Callable[[], AbstractContextManager[str]] | None = None
+) -> Iterator[Callable[..., Site]]:
+    """Make sites in a folder; their daemons are ended with the context.
+
+    Each has an embedded server, which takes a second to make and start; or, where `databases` gives
+    them, a database of a server that runs, but for sites made with `embedded=True`.
+    """
     sites: list[Site] = []
 
     def make(
         name: str = "site-a",
         roots: dict[str, Path] | None = None,
         algorithm: str = "ed25519",  # an RSA key takes seconds to make
+        embedded: bool = False,
         **keys: Any,
     ) -> Site:
         root = folder / name
         prepared("init", root, "--site", name, "--algorithm", algorithm)
+        if databases and not embedded and "database_url" not in keys:
+            url = ending.enter_context(databases())
+            given = (root / "spoold.toml").read_text()
+            (root / "spoold.toml").write_text(f"database_url = {json.dumps(url)}\n{given}")
         environment = {
             "SPOOLD_HTTP_LISTEN": "",
             "SPOOLD_INTAKE_MIN_FREE_BYTES": "0",
@@ -190,17 +201,20 @@ def sites_in(folder: Path) -> Iterator[Callable[..., Site]]:
         sites.append(site)
         return site
 
-    try:
-        yield make
-    finally:
-        for site in sites:
-            site.end()
+    with ExitStack() as ending:
+        try:
+            yield make
+        finally:
+            for site in sites:
+                site.end()
 
 
 @pytest.fixture
-def make_site(tmp_path: Path) -> Iterator[Callable[..., Site]]:
+def make_site(
+    tmp_path: Path, databases: Callable[[], AbstractContextManager[str]]
+) -> Iterator[Callable[..., Site]]:
     """Make sites; their daemons are ended after the test."""
-    with sites_in(tmp_path) as make:
+    with sites_in(tmp_path, databases) as make:
         yield make
 
 

@@ -46,7 +46,7 @@ def copy_of(site: Site, make_site: MakeSite, name: str = "copy") -> Site:
 def test_e34_a_lost_database_is_said_and_given_up_only_when_asked(
     make_site: MakeSite, evidence: Path
 ) -> None:
-    site = make_site(roots={"evidence": evidence}, workers_count="1")
+    site = make_site(roots={"evidence": evidence}, embedded=True)
     site.drop("request-done.json", request())
     site.drop("request-later.json", request(**LATER))
     assert site.run_once() == 75
@@ -80,7 +80,7 @@ def test_e34_a_lost_database_is_said_and_given_up_only_when_asked(
 def test_e34_a_copied_tree_is_refused_until_it_is_adopted(
     make_site: MakeSite, evidence: Path
 ) -> None:
-    site = make_site(roots={"evidence": evidence}, workers_count="1")
+    site = make_site(roots={"evidence": evidence}, embedded=True)
     site.drop("request-later.json", request(**LATER))
     assert site.run_once() == 75
     copy = copy_of(site, make_site)
@@ -100,7 +100,7 @@ def test_e34_a_copied_tree_is_refused_until_it_is_adopted(
 def test_adopt_refuses_while_a_daemon_runs(
     make_site: MakeSite, conninfo: str, where: str, tmp_path: Path
 ) -> None:
-    url = {"database_url": conninfo} if where == "external" else {}
+    url = {"database_url": conninfo} if where == "external" else {"embedded": True}
     site = make_site(workers_count="1", **url)
     daemon = site.start()
     wait_until(lambda: "worker.started" in site.log)
@@ -221,7 +221,7 @@ def test_the_backup_of_the_readme_is_made_while_a_daemon_runs_and_brings_all_bac
 def test_a_drained_spool_of_another_postgres_starts_afresh_as_the_refusal_says(
     make_site: MakeSite, evidence: Path
 ) -> None:
-    site = make_site(roots={"evidence": evidence}, workers_count="1")
+    site = make_site(roots={"evidence": evidence}, embedded=True)
     spool = Spool.at(site.root)
     server = postgres.ensure_running(spool, programs=DEBIAN_PROGRAMS)
     database = Database(server.conninfo, "tests")

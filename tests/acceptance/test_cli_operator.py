@@ -130,7 +130,7 @@ def test_a_forgotten_bundle_is_restored_again(
 def test_without_a_daemon_the_queue_is_away_and_files_still_answer(
     make_site: MakeSite, evidence: Path
 ) -> None:
-    site = make_site(roots={"evidence": evidence})
+    site = make_site(roots={"evidence": evidence}, embedded=True)
     site.drop("request-demo.json", request())
     assert site.run_once() == 0
     assert "database-away" in document(site, "jobs", status=69)["error"]["code"]  # type: ignore[index]

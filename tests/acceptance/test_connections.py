@@ -26,7 +26,7 @@ def own_spool(spool: Spool) -> Iterator[Spool]:
 def test_a_worker_holds_as_many_connections_as_are_reckoned_with(
     make_site: MakeSite, evidence: Path
 ) -> None:
-    site = make_site(roots={"evidence": evidence}, workers_count=2)
+    site = make_site(roots={"evidence": evidence}, embedded=True, workers_count=2)
     site.start()
     site.drop("request-demo.json", request())
     site.final("request-demo.json")

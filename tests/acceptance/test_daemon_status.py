@@ -100,7 +100,7 @@ def test_a_daemon_says_what_it_does_and_that_it_has_ended(
 def test_a_killed_daemons_word_expires_a_forged_one_does_not_count_and_a_successor_speaks(
     make_site: MakeSite,
 ) -> None:
-    site = make_site(intake_renew_seconds=0.7)
+    site = make_site(embedded=True, intake_renew_seconds=0.7)
     first = site.start()
     wait_for(site, lambda told: told["pid"] == first.pid)
     first.kill()

@@ -234,7 +234,7 @@ def test_a_cancelled_tool_and_one_whose_worker_dies_end_with_all_they_started(
 def test_a_tool_is_ended_before_a_lease_that_cannot_be_renewed_runs_out(
     make_site: MakeSite,
 ) -> None:
-    site = make_site(workers_count=1, workers_drain_seconds=2)
+    site = make_site(embedded=True, workers_drain_seconds=2)
     configure(site, _TOOLS.replace("{out}/../../../pids", f"{site.root}/pids"))
     daemon = site.start()
     site.drop("stay-1.txt", "x")

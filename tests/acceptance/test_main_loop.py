@@ -38,7 +38,7 @@ def build_one(site: Site, **fields: object) -> tuple[Status, Path]:
 def test_a_request_becomes_a_bundle_with_a_signed_status(
     make_site: MakeSite, evidence: Path
 ) -> None:
-    site = make_site(roots={"evidence": evidence})
+    site = make_site(roots={"evidence": evidence}, embedded=True)
     site.start()
     status, bundle = build_one(site, correlation_id="case-123", idempotency_key="incident-123/1")
 
@@ -87,7 +87,7 @@ def test_ordinary_tools_can_check_a_bundle(
     for tool in ("jq", "openssl", "tar", "zstd", "sha256sum"):
         if shutil.which(tool) is None:
             pytest.skip(f"{tool} is not installed")
-    site = make_site(roots={"evidence": evidence}, algorithm=algorithm)
+    site = make_site(roots={"evidence": evidence}, algorithm=algorithm, embedded=True)
     for name in ("one", "two"):
         (evidence / "incident-123" / name).write_bytes(os.urandom(1_500_000))
     site.drop("request-demo.json", request(chunk_size="1MiB"))

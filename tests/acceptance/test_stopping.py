@@ -101,7 +101,7 @@ def start_slow_job(site: Site, how: dict[str, Any] = SLOW) -> subprocess.Popen[b
 
 
 def test_e30_sigterm_lets_the_running_attempt_finish(make_site: MakeSite, slow: Slow) -> None:
-    site = slow.known_to(make_site(workers_count="1"))
+    site = slow.known_to(make_site(embedded=True))
     daemon = start_slow_job(site)
     site.drop("request-later.json", request(**SLOW))
     daemon.send_signal(signal.SIGTERM)
@@ -143,7 +143,7 @@ def test_e30_a_second_sigterm_stops_now(make_site: MakeSite, slow: Slow) -> None
 
 
 def test_e30_no_worker_outlives_a_killed_supervisor(make_site: MakeSite, slow: Slow) -> None:
-    site = slow.known_to(make_site(workers_count=2))
+    site = slow.known_to(make_site(embedded=True, workers_count=2))
     daemon = start_slow_job(site)
     workers = workers_of(daemon)
     assert len(workers) == 2

@@ -9,6 +9,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +25,13 @@ MakeSite = Callable[..., Site]
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+def site(
+    tmp_path_factory: pytest.TempPathFactory,
+    databases: Callable[[], AbstractContextManager[str]],
+) -> Iterator[Site]:
     """One site and its daemon, for all of these."""
     folder = tmp_path_factory.mktemp("watched")
-    with sites_in(folder) as make:
+    with sites_in(folder, databases) as make:
         site = make(roots={"evidence": make_evidence(folder / "evidence")})
         trust(site, site)
         site.start()
@@ -112,6 +116,7 @@ def test_e01_a_slow_writers_file_is_not_taken_half_written(site: Site) -> None:
         for start in range(0, len(content), 100):
             writer.write(content[start : start + 100])
             time.sleep(0.1)  # what is tested is a writer that takes longer than `settle_seconds`
+        wait_until(site.status_path("request-slow.json").exists)
         waiting = json.loads(site.status_path("request-slow.json").read_bytes())
         assert (waiting["state"], waiting["reason"]) == ("waiting", "writer-open")
     assert site.final("request-slow.json")["state"] == "succeeded"
