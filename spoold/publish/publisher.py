@@ -170,8 +170,8 @@ class Publisher:
         """Step (2): an answer each, in order. Rejected, cancelled, used up: publishing already."""
         answers: dict[int, Begun] = {}
         for state, record in (
-            (State.RUNNING, self._store.begin_many),
-            (State.PUBLISHING, self._store.amend_many),
+            (State.RUNNING, self._store.begin_publishing),
+            (State.PUBLISHING, self._store.amend_publishing),
         ):
             batch = [one for one in planned if one[0].claim.job.state is state]
             if batch:
@@ -207,7 +207,8 @@ class Publisher:
             document = dict(_parsed(ready.publication.final_document))
             del document["signatures"]
             renamed = self._planner.rename(job, ready.scratch, ready.publication, document, foreign)
-            if patiently(self._store.amend_publishing, ready.claim, renamed) is not Begun.BEGUN:
+            amended = patiently(self._store.amend_publishing, [(ready.claim, renamed)])
+            if amended != [Begun.BEGUN]:
                 ready.lost = True
                 return
             points.reached("publish.renamed")
@@ -242,7 +243,7 @@ class Publisher:
         if not jobs:
             return
         answers = {ready.claim.id: status_name(ready.claim.job.drop_name) for ready in jobs}
-        finished = patiently(self._store.finish_many, [ready.claim for ready in jobs], answers)
+        finished = patiently(self._store.finish, [ready.claim for ready in jobs], answers)
         for ready in jobs:
             ready.published = ready.claim.id in finished
             ready.lost = not ready.published

@@ -156,20 +156,18 @@ class Store:
             self.database, Verb.POSTPONE, claim, error=dump(error), delay_seconds=delay_seconds
         )
 
-    def begin_publishing(self, claim: Claim, publication: Publication) -> Begun:
-        """Make the outcome of a running job durable, before its first rename."""
-        return self.begin_many([(claim, publication)])[0]
+    def begin_publishing(self, batch: Sequence[tuple[Claim, Publication]]) -> list[Begun]:
+        """Make the outcomes of running jobs durable, before their first rename.
 
-    def amend_publishing(self, claim: Claim, publication: Publication) -> Begun:
-        """Give a publishing job its first document, or other names for its files."""
-        return self.amend_many([(claim, publication)])[0]
-
-    def begin_many(self, batch: Sequence[tuple[Claim, Publication]]) -> list[Begun]:
-        """`begin_publishing` of several jobs in one commit; an answer each, in order."""
+        In one commit; an answer each, in order.
+        """
         return claims.begin_publishing(self.database, self.spool, batch)
 
-    def amend_many(self, batch: Sequence[tuple[Claim, Publication]]) -> list[Begun]:
-        """`amend_publishing` of several jobs in one commit; an answer each, in order."""
+    def amend_publishing(self, batch: Sequence[tuple[Claim, Publication]]) -> list[Begun]:
+        """Give publishing jobs their first documents, or other names for their files.
+
+        In one commit; an answer each, in order.
+        """
         return claims.amend_publishing(self.database, self.spool, batch)
 
     def defer_publishing(
@@ -184,18 +182,14 @@ class Store:
             delay_seconds=delay_seconds,
         )
 
-    def finish(self, claim: Claim, answer: bytes | None = None) -> bool:
-        """End a published job as its outcome says; False if the lease is lost.
-
-        `answer` is the name of its final status under `status/`.
-        """
-        return claim.id in self.finish_many([claim], {claim.id: answer} if answer else {})
-
-    def finish_many(
-        self, batch: Sequence[Claim], answers: Mapping[uuid.UUID, bytes] | None = None
+    def finish(
+        self, batch: Sequence[Claim], answers: Mapping[uuid.UUID, bytes]
     ) -> frozenset[uuid.UUID]:
-        """End several jobs in one commit; the ids of those that are final now."""
-        return claims.finish(self.database, self.spool, batch, answers or {})
+        """End published jobs as their outcomes say, in one commit; the ids of those final now.
+
+        `answers` are the names of their final statuses under `status/`.
+        """
+        return claims.finish(self.database, self.spool, batch, answers)
 
     # --- maintenance ----------------------------------------------------------------------------
 

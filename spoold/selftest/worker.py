@@ -69,19 +69,19 @@ class _StallingStore(Store):
         super().__init__(stage.database(), stage.spool)
         self._stall = stall
 
-    def begin_many(self, batch: Sequence[tuple[Claim, Publication]]) -> list[Begun]:
+    def begin_publishing(self, batch: Sequence[tuple[Claim, Publication]]) -> list[Begun]:
         """As ever. What follows are the renames: a worker that stalls here is the worst."""
         self._stall()
-        begun = super().begin_many(batch)
+        begun = super().begin_publishing(batch)
         self._stall()
         return begun
 
-    def finish_many(
-        self, batch: Sequence[Claim], answers: Mapping[uuid.UUID, bytes] | None = None
+    def finish(
+        self, batch: Sequence[Claim], answers: Mapping[uuid.UUID, bytes]
     ) -> frozenset[uuid.UUID]:
         """As ever, when everything is in its place."""
         self._stall()
-        return super().finish_many(batch, answers)
+        return super().finish(batch, answers)
 
 
 class Worker:
@@ -231,7 +231,7 @@ def _publication(claim: Claim) -> Publication:
 
 def _begin(store: Store, claim: Claim, _: uuid.UUID) -> bool:
     # Not by way of the stalling one: no lease can come back.
-    return Store.begin_many(store, [(claim, _publication(claim))]) != [Begun.LOST]
+    return Store.begin_publishing(store, [(claim, _publication(claim))]) != [Begun.LOST]
 
 
 def _wait(store: Store, claim: Claim, holder: uuid.UUID) -> bool:
@@ -251,10 +251,10 @@ WRITES: Final[Mapping[Verb, Callable[[Store, Claim, uuid.UUID], bool]]] = {
     Verb.POSTPONE: lambda store, claim, _: store.postpone(claim, _NOTHING, 0.0),
     Verb.BEGIN_PUBLISHING: _begin,
     Verb.AMEND_PUBLISHING: lambda store, claim, _: (
-        store.amend_publishing(claim, _publication(claim)) is not Begun.LOST
+        store.amend_publishing([(claim, _publication(claim))]) != [Begun.LOST]
     ),
     Verb.DEFER_PUBLISHING: lambda store, claim, _: store.defer_publishing(claim, 0.0),
-    Verb.FINISH: lambda store, claim, _: claim.id in Store.finish_many(store, [claim]),
+    Verb.FINISH: lambda store, claim, _: claim.id in Store.finish(store, [claim], {}),
 }
 """Each write that only a job's owner may do; true where it was accepted."""
 

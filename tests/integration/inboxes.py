@@ -156,14 +156,14 @@ class Inbox:
             if job.state is State.RUNNING
             else self.store.amend_publishing
         )
-        assert begin(claim, publication) is Begun.BEGUN
+        assert begin([(claim, publication)]) == [Begun.BEGUN]
         claimed.rename(self.spool.folder(folder) / drop)
         beside = self.spool.folder(folder) / os.fsdecode(status_name(job.drop_name))
         beside.write_bytes(content)
         link = self.spool.folder(Folder.WORK) / "link"
         os.link(beside, link)
         link.rename(self.status_path(job.drop_name))
-        assert self.store.finish(claim)
+        assert self.store.finish([claim], {}) == {claim.id}
         return content
 
 

@@ -49,7 +49,22 @@ def publication(claim: Claim, state: str = "succeeded", name: bytes | None = Non
     )
 
 
+def begin_publishing(store: Store, claim: Claim, plan: Publication) -> Begun:
+    """Of one job, as the next two are."""
+    [begun] = store.begin_publishing([(claim, plan)])
+    return begun
+
+
+def amend_publishing(store: Store, claim: Claim, plan: Publication) -> Begun:
+    [begun] = store.amend_publishing([(claim, plan)])
+    return begun
+
+
+def finish(store: Store, claim: Claim) -> bool:
+    return claim.id in store.finish([claim], {})
+
+
 def end(store: Store, claim: Claim, state: str = "succeeded") -> None:
     """Take a running claim through publishing to its end."""
-    assert store.begin_publishing(claim, publication(claim, state)) is Begun.BEGUN
-    assert store.finish(claim)
+    assert begin_publishing(store, claim, publication(claim, state)) is Begun.BEGUN
+    assert finish(store, claim)

@@ -24,7 +24,7 @@ from spoold.spool import Folder, Spool
 from spoold.status import Host
 from spoold.trust import sign_document
 from tests.bundles import signer
-from tests.integration.queue_drops import drop, publication, worker
+from tests.integration.queue_drops import begin_publishing, drop, finish, publication, worker
 from tests.sites import request
 
 CONTENT = json.dumps(request()).encode()
@@ -72,8 +72,8 @@ def ended(
         outcome={**planned.outcome, "error": error},
         sources=(Move("drop", "", folder, os.fsencode(path.name), 1, 2, 3),),
     )
-    assert store.begin_publishing(claim, planned) is Begun.BEGUN
-    assert store.finish(claim)
+    assert begin_publishing(store, claim, planned) is Begun.BEGUN
+    assert finish(store, claim)
     return get(store, claim.id)
 
 

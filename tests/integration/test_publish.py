@@ -23,7 +23,7 @@ from spoold.status import Host, claimed_name
 from spoold.worker import scratch
 from tests.conftest import wait_until
 from tests.integration.file_systems import BOTH
-from tests.integration.queue_drops import drop, worker
+from tests.integration.queue_drops import begin_publishing, drop, worker
 
 HOST = Host("site-a", "host")
 DROP = "request-demo.json"
@@ -99,7 +99,7 @@ def dead(spool: Spool, store: Store, signer: trust.Signer) -> Dead:
     (folder / "bundle").write_text("the bundle")
     made = [Made("bundle", "bundle", Folder.PROCESSED, BUNDLE.encode())]
     publication = Planner(spool, HOST, signer).plan(claim.job, folder, SUCCESS, made, None, ())
-    assert store.begin_publishing(claim, publication) is Begun.BEGUN
+    assert begin_publishing(store, claim, publication) is Begun.BEGUN
     return Dead(spool, store, signer, claim, folder, publication)
 
 

@@ -11,7 +11,16 @@ import pytest
 from spoold.queue.database import Database
 from spoold.queue.job import Admission, Answer, Begun, Job, Key, State, Verdict, Waiting
 from spoold.queue.store import Store
-from tests.integration.queue_drops import digest, drop, end, publication, worker
+from tests.integration.queue_drops import (
+    amend_publishing,
+    begin_publishing,
+    digest,
+    drop,
+    end,
+    finish,
+    publication,
+    worker,
+)
 
 
 @pytest.fixture
@@ -46,8 +55,8 @@ def _publish_next(store: Store) -> Job:
     (claim,) = store.claim_publishing(worker(store))
     assert claim.job.outcome is not None
     plan = publication(claim, str(claim.job.outcome["state"]))
-    assert store.amend_publishing(claim, plan) is Begun.BEGUN
-    assert store.finish(claim)
+    assert amend_publishing(store, claim, plan) is Begun.BEGUN
+    assert finish(store, claim)
     return claim.job
 
 
@@ -376,8 +385,8 @@ def test_a_key_raced_for_by_many_runs_once(store: Store, shared_conninfo: str) -
                     idle = 0
                     assert claim.job.outcome is not None
                     plan = publication(claim, str(claim.job.outcome["state"]))
-                    assert own.amend_publishing(claim, plan) is Begun.BEGUN
-                    assert own.finish(claim)
+                    assert amend_publishing(own, claim, plan) is Begun.BEGUN
+                    assert finish(own, claim)
                 own.promote()
                 if idle and admitted.acquire(timeout=0.05):
                     admitted.release()
@@ -394,8 +403,8 @@ def test_a_key_raced_for_by_many_runs_once(store: Store, shared_conninfo: str) -
             succeeded.append(claim.job.dedup_key)
         else:
             plan = publication(claim, str(claim.job.outcome["state"]))
-            assert store.amend_publishing(claim, plan) is Begun.BEGUN
-            assert store.finish(claim)
+            assert amend_publishing(store, claim, plan) is Begun.BEGUN
+            assert finish(store, claim)
         store.promote()
     assert store.backlog() == []
     assert sorted(succeeded) == sorted(digest(f"raced {key}") for key in range(keys))
@@ -408,7 +417,7 @@ def test_nobody_waits_for_ever_for_a_holder_that_ends_meanwhile(
         key = f"turn {turn}"
         _admit(store, _keyed(key))
         (claim,) = store.claim(worker(store))
-        assert store.begin_publishing(claim, publication(claim)) is Begun.BEGUN
+        assert begin_publishing(store, claim, publication(claim)) is Begun.BEGUN
         late = _keyed(key)
 
         def work(number: int, late: Admission = late, claim: object = claim) -> None:
@@ -417,7 +426,7 @@ def test_nobody_waits_for_ever_for_a_holder_that_ends_meanwhile(
             if number:
                 _admit(own, late)
             else:
-                own.finish(claim)  # type: ignore[arg-type]
+                finish(own, claim)  # type: ignore[arg-type]
             own.database.close()
 
         _together(2, work)

@@ -17,7 +17,16 @@ from spoold.queue.listen import Channel, Listener
 from spoold.queue.store import Store
 from spoold.status import Progress
 from tests.conftest import wait_until
-from tests.integration.queue_drops import digest, drop, end, publication, worker
+from tests.integration.queue_drops import (
+    amend_publishing,
+    begin_publishing,
+    digest,
+    drop,
+    end,
+    finish,
+    publication,
+    worker,
+)
 from tests.integration.queue_rows import insert_rows
 
 POLICY = RetryPolicy(base_seconds=0.01, cap_seconds=0.02)
@@ -221,16 +230,16 @@ def test_e29_no_stale_report_is_accepted_under_stress(store: Store, shared_conni
                 own.register_worker(me, "host", number, "1.0")
             for claim in own.claim(me, limit=2):
                 ended.wait(dice.random() * 3 * lease)  # the work; often longer than the lease
-                if own.begin_publishing(claim, publication(claim)) is Begun.BEGUN:
+                if begin_publishing(own, claim, publication(claim)) is Begun.BEGUN:
                     with lock:
                         accepted[claim.id] += 1
                     ended.wait(dice.random() * lease)
-                    own.finish(claim)
+                    finish(own, claim)
                 else:
                     with lock:
                         stale[0] += 1
             for claim in own.claim_publishing(me, limit=2):
-                own.finish(claim)
+                finish(own, claim)
         own.database.close()
 
     def rescuer() -> None:
@@ -276,7 +285,7 @@ def test_claims_whose_answer_was_lost_are_given_back(store: Store) -> None:
     store.admit([drop(), drop(), drop()])
     me = worker(store)
     first, second, third = store.claim(me, limit=3)
-    assert store.begin_publishing(third, publication(third)) is Begun.BEGUN
+    assert begin_publishing(store, third, publication(third)) is Begun.BEGUN
     assert store.disown(me, keep=[first.id]) == 2
     assert store.beat(me) == {(first.id, 1)}
     job = _get(store, second.id)
@@ -368,8 +377,8 @@ def test_e32_a_job_that_kills_every_worker_fails_in_the_end(store: Store) -> Non
     assert job.outcome["error"]["code"] == "worker-lost"
     me = worker(store)
     (taken,) = store.claim_publishing(me)
-    assert store.amend_publishing(taken, publication(taken, "failed")) is Begun.BEGUN
-    assert store.finish(taken)
+    assert amend_publishing(store, taken, publication(taken, "failed")) is Begun.BEGUN
+    assert finish(store, taken)
 
 
 def test_rescue_asks_again_whether_the_job_is_lost(store: Store, shared_conninfo: str) -> None:
@@ -404,7 +413,7 @@ def test_a_cancelled_job_wakes_its_worker(store: Store, shared_conninfo: str) ->
     assert not listener.wait(0)
     store.cancel(claim.id)
     assert listener.wait(10)
-    assert not store.finish(claim)
+    assert not finish(store, claim)
     listener.close()
 
 
@@ -467,10 +476,10 @@ def test_steps_repeated_after_a_lost_answer_say_what_is(store: Store) -> None:
     store.admit([drop()])
     (claim,) = store.claim(worker(store))
     plan = publication(claim)
-    assert [store.begin_publishing(claim, plan) for _ in range(2)] == [Begun.BEGUN, Begun.BEGUN]
-    assert [store.finish(claim) for _ in range(2)] == [True, True]
+    assert [begin_publishing(store, claim, plan) for _ in range(2)] == [Begun.BEGUN, Begun.BEGUN]
+    assert [finish(store, claim) for _ in range(2)] == [True, True]
     stranger = Claim(claim.job, claim.epoch + 1, claim.worker)
-    assert not store.finish(stranger)
+    assert not finish(store, stranger)
 
 
 # --- reading -------------------------------------------------------------------------------------
@@ -514,12 +523,12 @@ def test_a_queue_is_busy_while_a_job_can_go_on(store: Store) -> None:
     assert store.busy()
     (claim,) = store.claim(worker(store))
     assert store.busy()
-    assert store.begin_publishing(claim, publication(claim)) is Begun.BEGUN
+    assert begin_publishing(store, claim, publication(claim)) is Begun.BEGUN
     assert store.busy()
     assert store.defer_publishing(claim, 60)
     assert store.busy()
     (again,) = _due(store, claim)
-    assert store.finish(again)
+    assert finish(store, again)
     assert not store.busy()
 
 

@@ -18,7 +18,7 @@ from spoold.queue.job import Begun, State
 from spoold.queue.migrate import Migration, migrate, require_current, require_known, shipped
 from spoold.queue.store import Store
 from spoold.spool import Spool
-from tests.integration.queue_drops import drop, end, publication, worker
+from tests.integration.queue_drops import begin_publishing, drop, end, publication, worker
 
 
 @pytest.fixture(params=["18", "15"])
@@ -85,7 +85,7 @@ def test_the_schema_refuses(
         case State.SCHEDULED:
             store.retry(claim, {}, 60)
         case State.PUBLISHING:
-            assert store.begin_publishing(claim, publication(claim)) is Begun.BEGUN
+            assert begin_publishing(store, claim, publication(claim)) is Begun.BEGUN
         case State.SUCCEEDED:
             end(store, claim)
         case _:

@@ -19,7 +19,16 @@ from spoold.queue.job import (
     Waiting,
 )
 from spoold.queue.store import Store
-from tests.integration.queue_drops import digest, drop, end, publication, worker
+from tests.integration.queue_drops import (
+    amend_publishing,
+    begin_publishing,
+    digest,
+    drop,
+    end,
+    finish,
+    publication,
+    worker,
+)
 
 Act = Callable[[Store, Claim], object]
 
@@ -52,13 +61,13 @@ FENCED: dict[Verb, Act] = {
     Verb.RETRY: lambda store, claim: store.retry(claim, {"code": "disk-error"}, 60),
     Verb.POSTPONE: lambda store, claim: store.postpone(claim, {"code": "no-space"}, 60),
     Verb.BEGIN_PUBLISHING: lambda store, claim: (
-        store.begin_publishing(claim, publication(claim)) is Begun.BEGUN
+        begin_publishing(store, claim, publication(claim)) is Begun.BEGUN
     ),
     Verb.AMEND_PUBLISHING: lambda store, claim: (
-        store.amend_publishing(claim, publication(claim, name=b"another")) is Begun.BEGUN
+        amend_publishing(store, claim, publication(claim, name=b"another")) is Begun.BEGUN
     ),
     Verb.DEFER_PUBLISHING: lambda store, claim: store.defer_publishing(claim, 60),
-    Verb.FINISH: lambda store, claim: store.finish(claim),
+    Verb.FINISH: finish,
 }
 BATCHED = {Verb.BEGIN_PUBLISHING, Verb.AMEND_PUBLISHING, Verb.FINISH}
 
@@ -78,7 +87,7 @@ def reach(store: Store, state: State) -> Claim:
         case State.QUEUED:
             assert store.release(claim)
         case State.PUBLISHING:
-            assert store.begin_publishing(claim, publication(claim)) is Begun.BEGUN
+            assert begin_publishing(store, claim, publication(claim)) is Begun.BEGUN
         case _:
             end(store, claim, state.value)
     job = store.get(claim.id)
@@ -178,9 +187,9 @@ def test_postponing_counts_no_attempt(store: Store) -> None:
 
 def test_one_taken_name_stops_no_other_job_of_a_batch(store: Store) -> None:
     first, second, third = (reach(store, State.RUNNING) for _ in range(3))
-    assert store.begin_publishing(first, publication(first, name=b"same")) is Begun.BEGUN
+    assert begin_publishing(store, first, publication(first, name=b"same")) is Begun.BEGUN
     batch = [(second, publication(second, name=b"same")), (third, publication(third, name=b"3"))]
-    assert store.begin_many(batch) == [Begun.NAME_TAKEN, Begun.BEGUN]
+    assert store.begin_publishing(batch) == [Begun.NAME_TAKEN, Begun.BEGUN]
     assert _get(store, second.id).state is State.RUNNING
     assert _get(store, third.id).state is State.PUBLISHING
 
@@ -194,7 +203,7 @@ def test_what_was_held_up_is_as_old_as_its_answer_and_its_names_are_its_own_unti
         "update spoold.published set at = at - interval '3 days' where job = %s", (claim.id,)
     )
     assert not store.unpublish(claim.id, "processed", name)
-    assert store.finish(claim)
+    assert finish(store, claim)
     row = store.database.connection.execute(
         "select now() - at < interval '1 hour' from spoold.published where job = %s and name = %s",
         (claim.id, name),
@@ -275,8 +284,8 @@ def test_taking_over_a_publication_keeps_attempt_and_start(store: Store) -> None
     assert taken.job.claimed_at == claim.job.claimed_at
     assert taken.job.final_document == b"{}\n"
     assert taken.job.sources == publication(claim).sources
-    assert not store.finish(claim)
-    assert store.finish(taken)
+    assert not finish(store, claim)
+    assert finish(store, taken)
 
 
 def test_a_deferred_publication_waits_for_its_time(store: Store) -> None:
@@ -289,28 +298,28 @@ def test_a_name_taken_by_another_job_refuses_the_whole_step(store: Store) -> Non
     store.admit([drop(), drop()])
     owner = worker(store)
     first, second = store.claim(owner, limit=2)
-    assert store.begin_publishing(first, publication(first, name=b"same")) is Begun.BEGUN
+    assert begin_publishing(store, first, publication(first, name=b"same")) is Begun.BEGUN
     clashing = publication(second, name=b"free")
     clashing = replace(clashing, names=(("processed", b"free"), ("processed", b"same")))
     before = _get(store, second.id)
-    assert store.begin_publishing(second, clashing) is Begun.NAME_TAKEN
+    assert begin_publishing(store, second, clashing) is Begun.NAME_TAKEN
     assert _get(store, second.id) == before
     with store.transaction():  # a refusal does not end a transaction around it
-        assert store.begin_publishing(second, clashing) is Begun.NAME_TAKEN
-        assert store.begin_publishing(second, publication(second, name=b"free")) is Begun.BEGUN
-    assert store.amend_publishing(second, clashing) is Begun.NAME_TAKEN
-    assert store.amend_publishing(second, publication(second, name=b"other")) is Begun.BEGUN
+        assert begin_publishing(store, second, clashing) is Begun.NAME_TAKEN
+        assert begin_publishing(store, second, publication(second, name=b"free")) is Begun.BEGUN
+    assert amend_publishing(store, second, clashing) is Begun.NAME_TAKEN
+    assert amend_publishing(store, second, publication(second, name=b"other")) is Begun.BEGUN
     # The name given up by the amendment is free for others, its own is kept.
-    assert store.amend_publishing(first, publication(first, name=b"free")) is Begun.BEGUN
-    assert store.amend_publishing(first, publication(first, name=b"other")) is Begun.NAME_TAKEN
+    assert amend_publishing(store, first, publication(first, name=b"free")) is Begun.BEGUN
+    assert amend_publishing(store, first, publication(first, name=b"other")) is Begun.NAME_TAKEN
 
 
 def test_the_same_name_in_another_folder_is_free(store: Store) -> None:
     store.admit([drop(), drop()])
     first, second = store.claim(worker(store), limit=2)
-    assert store.begin_publishing(first, publication(first, name=b"same")) is Begun.BEGUN
+    assert begin_publishing(store, first, publication(first, name=b"same")) is Begun.BEGUN
     elsewhere = replace(publication(second), names=(("failed", b"same"),))
-    assert store.begin_publishing(second, elsewhere) is Begun.BEGUN
+    assert begin_publishing(store, second, elsewhere) is Begun.BEGUN
 
 
 def test_moves_keep_every_byte_of_a_name(store: Store) -> None:
@@ -319,7 +328,7 @@ def test_moves_keep_every_byte_of_a_name(store: Store) -> None:
     (claim,) = store.claim(worker(store))
     plan = publication(claim, name=name)
     move = replace(plan.sources[0], source="claimed/\udcff\n", inode=2**64 - 1)
-    assert store.begin_publishing(claim, replace(plan, sources=(move,))) is Begun.BEGUN
+    assert begin_publishing(store, claim, replace(plan, sources=(move,))) is Begun.BEGUN
     assert _get(store, claim.id).sources == (move,)
 
 
@@ -327,7 +336,7 @@ def test_several_jobs_finish_in_one_commit(store: Store) -> None:
     store.admit([drop() for _ in range(20)])
     claims = store.claim(worker(store), limit=20)
     for claim in claims:
-        assert store.begin_publishing(claim, publication(claim)) is Begun.BEGUN
+        assert begin_publishing(store, claim, publication(claim)) is Begun.BEGUN
     stale = replace(claims[0], epoch=99)
-    assert store.finish_many([stale, *claims[1:]]) == {claim.id for claim in claims[1:]}
+    assert store.finish([stale, *claims[1:]], {}) == {claim.id for claim in claims[1:]}
     assert _get(store, claims[0].id).state is State.PUBLISHING

@@ -12,7 +12,7 @@ from spoold.queue.listen import Channel, Listener
 from spoold.queue.store import Store
 from spoold.spool import Spool
 from tests.integration.inboxes import opened
-from tests.integration.queue_drops import digest, drop, end, publication, worker
+from tests.integration.queue_drops import begin_publishing, digest, drop, end, publication, worker
 
 POLICY = RetryPolicy(base_seconds=0.01, cap_seconds=0.02)
 TABLES = ("job", "worker", "done", "published")
@@ -39,7 +39,7 @@ def neglected(store: Store) -> Store:
     store.claim(dead)
     store.admit([drop("request-publishing.json")])
     [publishing] = store.claim(dead)
-    store.begin_publishing(publishing, publication(publishing))
+    begin_publishing(store, publishing, publication(publishing))
     store.admit([drop("request-old.json", dedup_key=digest("key"))])
     end(store, store.claim(dead)[0])
     store.admit([drop("request-late.json", max_attempts=1), drop("request-due.json")])
