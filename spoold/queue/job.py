@@ -346,7 +346,6 @@ class WorkerRow:
     host: str
     pid: int
     version: str
-    draining: bool
     seen_seconds: float
 
 

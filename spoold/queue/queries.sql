@@ -4,6 +4,7 @@
 -- text each element is quoted, in Python.
 
 -- name: register_worker
+-- The column `draining` is not used: to drop it would take a migration, which older daemons refuse.
 insert into spoold.worker (id, host, pid, version, spool)
 values (%(worker)s, %(host)s, %(pid)s, %(version)s, %(spool)s)
 on conflict (id) do update set seen_at = now();
@@ -16,14 +17,11 @@ with beaten as (
 select job.id, job.epoch
 from beaten left join spoold.job on job.spool = %(spool)s and job.worker = beaten.id;
 
--- name: drain
-update spoold.worker set draining = true where id = %(worker)s and spool = %(spool)s;
-
 -- name: leave
 delete from spoold.worker where id = %(worker)s and spool = %(spool)s;
 
 -- name: workers
-select id, host, pid, version, draining, extract(epoch from now() - seen_at)::float8
+select id, host, pid, version, extract(epoch from now() - seen_at)::float8
 from spoold.worker where spool = %(spool)s order by started_at, id;
 
 -- name: disown_running
@@ -114,7 +112,7 @@ with due as (
   select id, attempt, rank from spoold.job
   where spool = %(spool)s and state = 'queued'
     and exists (select from spoold.worker
-      where worker.id = %(worker)s and worker.spool = %(spool)s and not worker.draining)
+      where worker.id = %(worker)s and worker.spool = %(spool)s)
   order by rank, id limit %(limit)s for update skip locked
 ), ordered as (
   select id, row_number() over (order by rank, id) as place,
@@ -133,7 +131,7 @@ where job.id = any(array(
   select id from spoold.job
   where spool = %(spool)s and state = 'publishing' and worker is null and due_at <= now()
     and exists (select from spoold.worker
-      where worker.id = %(worker)s and worker.spool = %(spool)s and not worker.draining)
+      where worker.id = %(worker)s and worker.spool = %(spool)s)
   order by due_at, id limit %(limit)s for update skip locked))
 returning {job};
 

@@ -74,10 +74,6 @@ class Store:
             return None
         return frozenset((job, epoch) for job, epoch in rows if job is not None)
 
-    def drain(self, worker: uuid.UUID) -> None:
-        """Let the worker claim nothing more."""
-        self.database.run("drain", self._with(worker=worker))
-
     def leave(self, worker: uuid.UUID) -> None:
         """Delete the worker's row: what it still holds is lost, and rescued at once."""
         self.database.run("leave", self._with(worker=worker))

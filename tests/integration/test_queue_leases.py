@@ -179,13 +179,9 @@ def test_a_batch_ends_before_a_job_that_lost_an_attempt(store: Store) -> None:
     assert batches == [[b"a0", b"a1"], [b"a2"], [b"a3", b"a4"], []]
 
 
-def test_a_draining_or_unknown_worker_claims_nothing(store: Store) -> None:
+def test_an_unknown_worker_claims_nothing(store: Store) -> None:
     store.admit([drop()])
     assert store.claim(uuid.uuid4()) == []
-    me = worker(store)
-    store.drain(me)
-    assert store.claim(me) == []
-    assert [row.draining for row in store.workers()] == [True]
 
 
 # --- concurrency ---------------------------------------------------------------------------------
@@ -297,7 +293,7 @@ def test_workers_are_listed_with_their_age(store: Store) -> None:
     me = uuid.uuid4()
     store.register_worker(me, "host-a", 42, "1.0")
     (row,) = store.workers()
-    assert row == WorkerRow(me, "host-a", 42, "1.0", False, row.seen_seconds)
+    assert row == WorkerRow(me, "host-a", 42, "1.0", row.seen_seconds)
     assert 0 <= row.seen_seconds < 60
 
 

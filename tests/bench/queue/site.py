@@ -77,7 +77,7 @@ class Site:
     def start(self, **environment: str) -> None:
         """Start the daemon and wait until its workers wait for work."""
         self.launch(**environment)
-        registered = "select count(*) from spoold.worker where not draining"
+        registered = "select count(*) from spoold.worker"
         until(lambda: self.migrated() and self.ask(registered) == WORKERS)
         until(lambda: "daemon.started" in self.log)
 
