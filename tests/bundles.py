@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import zstandard
 
@@ -24,9 +24,17 @@ from spoold import trust
 from spoold.bundle.entry import Kind, SourceEntry
 from spoold.bundle.frames import END_FRAME, Codec
 from spoold.bundle.manifest import DEFAULT_CHUNK_SIZE, Compression
-from spoold.bundle.reader import Discard, Policy, VerifiedHead, verify
+from spoold.bundle.reader import (
+    BundleReader,
+    Discard,
+    Policy,
+    VerifiedHead,
+    verify,
+    verify_head,
+)
 from spoold.bundle.writer import BuiltBundle, BundleWriter, ManifestFields
 from spoold.errors import SpooldError
+from spoold.sinks.tree import LinkPolicy, Restored, restore_payload
 from spoold.sources.files import FilesSource, FilesSpec
 from spoold.trust import Algorithm, Signer, Trust
 
@@ -143,6 +151,23 @@ def refusal(data: bytes, keys: Trust | None = None, policy: Policy | None = None
     except SpooldError as error:
         return error.code.name
     return "accepted"
+
+
+def restore(
+    file: BinaryIO,
+    path: Path,
+    keys: Trust,
+    policy: Policy,
+    *,
+    links: LinkPolicy = LinkPolicy.INSIDE,
+    owners: bool = False,
+    scratch: Path | None = None,
+    threads: int = 1,
+) -> Restored:
+    """Verify a bundle and write its tree at `path`."""
+    with BundleReader(file, scratch=scratch, threads=threads) as reader:
+        index = reader.read_index(verify_head(reader.read_head(), keys, policy), policy)
+        return restore_payload(reader, index, path, links=links, owners=owners, scratch=scratch)
 
 
 def sha256(data: bytes) -> str:

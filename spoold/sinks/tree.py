@@ -17,20 +17,19 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Final, assert_never
+from typing import Final, assert_never
 
 from spoold import canonical, errors
 from spoold.bundle.copying import write_all
-from spoold.bundle.entry import Entry, Kind, Report
+from spoold.bundle.entry import Entry, Kind
 from spoold.bundle.lines import entry_lines, parse_entry
 from spoold.bundle.paths import stays_inside
-from spoold.bundle.reader import BundleReader, Index, Policy, VerifiedHead, verify_head
+from spoold.bundle.reader import BundleReader, Index, VerifiedHead
 from spoold.bundle.scratch import LineFile, LineSorter
 from spoold.disk import begin_sync, sync_file_system
 from spoold.errors import SpooldError
 from spoold.sinks.places import FOLDER_FLAGS, NEW_FLAGS, UNFINISHED_MODE, Folders, LargeFile
 from spoold.sinks.remove import remove_tree
-from spoold.trust import Trust
 
 _TOP_MODE: Final = 0o755  # where the caller names none
 _MAX_ID: Final = 2**32 - 2  # one more is -1, by which chown(2) leaves the owner as it is
@@ -280,30 +279,6 @@ def _has_default_acl(folder: int) -> bool:
         return False
 
 
-def restore(
-    file: BinaryIO,
-    path: Path,
-    trust: Trust,
-    policy: Policy,
-    *,
-    links: LinkPolicy = LinkPolicy.INSIDE,
-    owners: bool = False,
-    scratch: Path | None = None,
-    threads: int | None = None,
-    report: Report | None = None,
-) -> Restored:
-    """Verify a bundle and write its tree at `path`, durably. If anything fails, there is no tree.
-
-    Raises what `bundle.reader` does, target-exists, symlink-leaves, target-collides, no-space.
-    """
-    with BundleReader(
-        file, scratch=scratch, threads=threads, report=report, phase="restore"
-    ) as reader:
-        head = verify_head(reader.read_head(), trust, policy)
-        index = reader.read_index(head, policy)
-        return restore_payload(reader, index, path, links=links, owners=owners, scratch=scratch)
-
-
 def restore_payload(
     reader: BundleReader,
     index: Index,
@@ -314,9 +289,10 @@ def restore_payload(
     scratch: Path | None = None,
     wanted: Callable[[Entry], bool] | None = None,
 ) -> Restored:
-    """The second half of `restore`, for who has something to do between head and payload.
+    """Write the tree of a verified index at `path`, durably. If anything fails, there is no tree.
 
     With `wanted` only those entries, of a file that can seek: see `BundleReader.read_chosen`.
+    Raises what reading a payload does, target-exists, symlink-leaves, target-collides, no-space.
     """
     few = index.head.manifest.entries.count <= _FEW_ENTRIES
     sink = TreeSink(path, links=links, owners=owners, scratch=scratch, few=few)

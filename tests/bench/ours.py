@@ -17,7 +17,7 @@ from spoold.bundle.entry import Kind, SourceEntry
 from spoold.bundle.writer import BundleWriter, ManifestFields
 from spoold.connections import Connections
 from spoold.disk import sync_file
-from spoold.sinks.tree import restore
+from spoold.restore import Restorer
 from spoold.trust import Signer, Trust
 
 _SITE = "bench"
@@ -83,7 +83,7 @@ def _verify(keys: Trust, bundle: Path, scratch: Path) -> None:
 
 def _restore(keys: Trust, bundle: Path, scratch: Path) -> None:
     with reader.open_bundle(bundle) as file:
-        restore(file, scratch / "restored", keys, _POLICY, scratch=scratch)
+        Restorer(scratch / "restored").restore(file, keys, _POLICY, lambda *_: None)
 
 
 def _inspect(bundle: Path) -> None:

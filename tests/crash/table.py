@@ -13,11 +13,10 @@ from spoold import daemon_status, trust, trust_store
 from spoold.bundle.reader import Policy, open_bundle
 from spoold.queue.job import Job
 from spoold.queue.store import Store
-from spoold.sinks.tree import restore
 from spoold.spool import Folder, Spool
 from spoold.status import status_name
 from spoold.trust import Role, Trust
-from tests.bundles import signer
+from tests.bundles import restore, signer
 
 FROM_SITE = "site-b"
 """Whose bundles are restored."""
@@ -177,7 +176,7 @@ class Table:
     def _unpacked(self, bundle: Path) -> Tree:
         target = self.scratch / f"unpacked-{uuid.uuid4().hex}"
         with open_bundle(bundle) as file:
-            restore(file, target, Trust([signer().trusted()]), Policy(site="site-a"), threads=1)
+            restore(file, target, Trust([signer().trusted()]), Policy(site="site-a"))
         return files_of(target)
 
     def _check_folders(self, expected: set[str]) -> None:

@@ -27,9 +27,17 @@ from spoold.bundle.frames import Codec
 from spoold.bundle.reader import Policy, inspect
 from spoold.errors import SpooldError
 from spoold.intake import request
-from spoold.sinks.tree import restore
 from spoold.trust import public_pem
-from tests.bundles import BUNDLE_ID, Forge, signer, stored_frame, tar_header, trusted, zstd_frame
+from tests.bundles import (
+    BUNDLE_ID,
+    Forge,
+    restore,
+    signer,
+    stored_frame,
+    tar_header,
+    trusted,
+    zstd_frame,
+)
 from tests.bundles import canonical as canonical_bytes
 from tests.hostile import CASES
 
@@ -183,7 +191,7 @@ def _archives(tmp_path: Path) -> Iterator[tuple[str, bytes]]:
 def _refused(data: bytes, folder: Path, what: str) -> None:
     """Neither `restore` nor `inspect` knows it, and no file comes of it."""
     with pytest.raises(SpooldError) as refused:
-        restore(io.BytesIO(data), folder / "restored", trusted(), Policy(), threads=1)
+        restore(io.BytesIO(data), folder / "restored", trusted(), Policy())
     assert refused.value.code.name in CODES, what
     with pytest.raises(SpooldError):
         inspect(io.BytesIO(data)).claims()

@@ -14,7 +14,6 @@ import pytest
 from spoold.bundle.frames import Codec
 from spoold.bundle.reader import BundleReader, Discard, Policy, open_bundle, verify, verify_head
 from spoold.errors import SpooldError
-from spoold.sinks.tree import restore
 from spoold.trust import load_signer
 from tests.bundles import (
     FRAME,
@@ -22,6 +21,7 @@ from tests.bundles import (
     Forge,
     frame_edges,
     listing,
+    restore,
     tar_member,
     trusted,
     zstd_frame,
@@ -56,7 +56,6 @@ def test_a_refused_bundle_leaves_nothing(row: str, tmp_path: Path) -> None:
                 case.trust,
                 case.policy,
                 scratch=tmp_path / "scratch",
-                threads=1,
             )
         assert refused.value.code.name == case.code, (str(case), codec)
         assert refused.value.hint
@@ -136,7 +135,7 @@ def test_h93_a_medium_that_is_pulled_is_no_verdict_on_the_bundle(
     assert found.files[b"a.txt"] == b"alpha\n"
     for good in (*frame_edges(data, codec), 3, 700, len(data) - 1, len(data)):
         with pytest.raises(SpooldError) as failed:
-            restore(FailingDisk(data, good), tmp_path / "restored", trusted(), Policy(), threads=1)
+            restore(FailingDisk(data, good), tmp_path / "restored", trusted(), Policy())
         assert failed.value.code.name == "disk-error"
         assert failed.value.code.transient
         assert not list(tmp_path.iterdir())
@@ -179,7 +178,7 @@ def test_h95_archives_in_the_payload_are_files_like_any_other(codec: Codec, tmp_
     }
     data = Forge.of(dict(sorted(contents.items())), codec=codec).build()
     restored = tmp_path / "quarantine"
-    restore(io.BytesIO(data), restored, trusted(), Policy(), threads=1)
+    restore(io.BytesIO(data), restored, trusted(), Policy())
     assert {path.name: path.read_bytes() for path in restored.rglob("*")} == contents
     assert [path.name for path in tmp_path.iterdir()] == ["quarantine"]
 

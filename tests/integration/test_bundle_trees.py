@@ -19,7 +19,7 @@ from spoold.bundle.reader import Policy, open_bundle, verify
 from spoold.bundle.writer import BundleWriter, ManifestFields
 from spoold.errors import SpooldError
 from spoold.sinks.remove import remove_tree
-from spoold.sinks.tree import LinkPolicy, Restored, restore
+from spoold.sinks.tree import LinkPolicy, Restored
 from spoold.sources.files import FilesSource, FilesSpec
 from spoold.sources.source import labels
 from tests.bundles import (
@@ -32,6 +32,7 @@ from tests.bundles import (
     listing,
     plain_entry,
     refusal,
+    restore,
     signer,
     stream_entry,
     trusted,

@@ -17,10 +17,9 @@ from spoold.connections import Connections
 from spoold.connections.parameters import ParameterType, parse
 from spoold.connections.row_types import RowSchema
 from spoold.errors import SpooldError
-from spoold.sinks.tree import restore
 from spoold.sources.source import Gathering
 from spoold.status import Progress
-from tests.bundles import signer, trusted
+from tests.bundles import restore, signer, trusted
 from tests.integration.rows import Rows, content, documents, opened, read, rows_in
 
 
