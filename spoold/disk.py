@@ -74,6 +74,18 @@ def rename_no_replace(
         raise OSError(code, os.strerror(code), raw_source, None, raw_target)
 
 
+def rename_over(
+    source: str | bytes | os.PathLike[str], target: str | bytes | os.PathLike[str]
+) -> None:
+    """Rename, also onto another name of the same file: rename(2) alone does nothing there.
+
+    Raises OSError.
+    """
+    os.rename(source, target)
+    with suppress(FileNotFoundError):
+        os.unlink(source)
+
+
 def sync_file(path: str | os.PathLike[str]) -> None:
     """fsync a regular file by path, without following a symbolic link."""
     _sync(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)

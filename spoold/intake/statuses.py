@@ -19,7 +19,7 @@ from typing import Final
 
 from spoold import errors
 from spoold.canonical import Json
-from spoold.disk import replace_content, sync_folder
+from spoold.disk import rename_over, replace_content, sync_folder
 from spoold.errors import Code, SpooldError
 from spoold.intake.settings import FoundBy, Method, Reason
 from spoold.queue.job import State
@@ -184,10 +184,7 @@ class Statuses:
             with suppress(FileNotFoundError):
                 os.unlink(self._temporary)
             os.link(beside, self._temporary, follow_symlinks=False)
-            os.rename(self._temporary, path)
-            # Renaming one name of an inode onto another does nothing at all: rename(2).
-            with suppress(FileNotFoundError):
-                os.unlink(self._temporary)
+            rename_over(self._temporary, path)
         except (OSError, ValueError, KeyError, TypeError):
             return False
         return True

@@ -89,9 +89,7 @@ class Placement:
         if not self._is_document(os.fsencode(link)):
             disk.replace_content(link, self.document, self.scratch / LINK_TEMPORARY, durable=True)
         points.reached("publish.6.linked")
-        os.rename(os.fsencode(link), self._answer())
-        with suppress(FileNotFoundError):  # rename(2) does nothing where both are one inode
-            link.unlink()
+        disk.rename_over(link, self._answer())
         with suppress(OSError):  # empty by now: whoever sees the answer finds no scratch
             self.scratch.rmdir()
         return {self.tree.folder(Folder.STATUS)}
