@@ -98,6 +98,11 @@ def of_os_error(error: OSError) -> SpooldError:
     return SpooldError(disk_code(error), f"{shown}{error.strerror or error}")
 
 
+def of_failure(error: SpooldError | OSError) -> SpooldError:
+    """What either of the two is: for those who meet a failing disk as any other failure."""
+    return of_os_error(error) if isinstance(error, OSError) else error
+
+
 def _code(
     name: str,
     sentence: str,

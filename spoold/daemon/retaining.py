@@ -61,14 +61,12 @@ class Retaining:
             pause = usual
             try:
                 done = retention.round()
-            except SpooldError as error:
-                if error.code is not errors.RETENTION_BUSY and not failing:
-                    log.error("retention.failed", error=str(error), fix=error.hint)
-                failing = error.code is not errors.RETENTION_BUSY
-            except OSError as error:
-                if not failing:
-                    log.error("retention.failed", error=str(error))
-                failing = True
+            except (SpooldError, OSError) as error:
+                failure = errors.of_failure(error)
+                busy = failure.code is errors.RETENTION_BUSY
+                if not (busy or failing):
+                    log.error("retention.failed", error=str(failure), fix=failure.hint)
+                failing = not busy
             else:
                 failing = False
                 self._tell(done)

@@ -58,8 +58,8 @@ class Backend:
             log.error("postgres.died", data=str(self.server.data))
             self.server.revive()
         except (SpooldError, OSError) as error:  # jobs and drops wait; the next call tries again
-            fix = error.hint if isinstance(error, SpooldError) else ""
-            log.error("postgres.down", error=str(error), fix=fix)
+            failure = errors.of_failure(error)
+            log.error("postgres.down", error=str(failure), fix=failure.hint)
 
 
 @contextmanager

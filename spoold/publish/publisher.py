@@ -78,10 +78,8 @@ class Ready:
         """What goes wrong inside is this job's trouble alone."""
         try:
             yield
-        except SpooldError as error:
-            self.error = error
-        except OSError as error:
-            self.error = errors.of_os_error(error)
+        except (SpooldError, OSError) as error:
+            self.error = errors.of_failure(error)
 
 
 class Publisher:

@@ -77,7 +77,7 @@ class Maintenance:
 
         Raises schema-newer: this daemon has no more business there.
         """
-        failing = ""  # in what way: told once, not every second
+        failing: errors.Code | None = None  # in what way: told once, not every second
         forgotten = False
         while not stop.is_set():
             self._keep_database()
@@ -87,19 +87,16 @@ class Maintenance:
                     forgotten = True
                 require_known(self._store.database)  # before any statement that it may not fit
                 self.round()
-                if failing == errors.DATABASE_AWAY.name:
+                if failing is errors.DATABASE_AWAY:
                     log.info("database.back")
-                failing = ""
-            except SpooldError as error:
-                if error.code is errors.SCHEMA_NEWER:
+                failing = None
+            except (SpooldError, OSError) as error:
+                failure = errors.of_failure(error)
+                if failure.code is errors.SCHEMA_NEWER:
                     raise
-                if failing != error.code.name:
-                    log.error("maintenance.failed", error=str(error), fix=error.hint)
-                failing = error.code.name
-            except OSError as error:
-                if failing != str(error):
-                    log.error("maintenance.failed", error=str(error))
-                failing = str(error)
+                if failing is not failure.code:
+                    log.error("maintenance.failed", error=str(failure), fix=failure.hint)
+                failing = failure.code
             self._awake.wait(_ROUND_SECONDS)
             self._awake.clear()
 
