@@ -30,8 +30,8 @@ from spoold.queue.store import Store
 from spoold.spool import Folder, Spool
 from spoold.trust import load_signer
 from spoold.worker import scratch
+from spoold.worker.maintenance import is_worker
 from spoold.worker.recovery import drop_answered
-from spoold.worker.rescue import is_worker
 
 _MOST = 100_000
 

@@ -46,9 +46,9 @@ from spoold.retention import Round
 from spoold.spool import Spool
 from spoold.status import Host
 from spoold.trust import load_signer
+from spoold.worker.maintenance import Maintenance
 from spoold.worker.published import Published
 from spoold.worker.recovery import recover
-from spoold.worker.rescue import Maintenance
 from spoold.worker.supervisor import Supervisor
 
 events = structlog.get_logger()

@@ -33,8 +33,8 @@ from spoold.retention import Retention
 from spoold.spool import Spool
 from spoold.trust import load_signer
 from spoold.worker import supervisor
+from spoold.worker.maintenance import Maintenance
 from spoold.worker.recovery import recover
-from spoold.worker.rescue import Maintenance
 
 TOO_LONG = 99
 _DEADLINE_SECONDS = 20.0

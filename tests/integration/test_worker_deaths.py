@@ -14,7 +14,8 @@ from spoold.queue.job import Job, RetryPolicy, State
 from spoold.queue.store import Store
 from spoold.spool import Spool
 from spoold.worker import scratch
-from spoold.worker.rescue import Maintenance, Watch
+from spoold.worker.clock import Unbroken
+from spoold.worker.maintenance import Maintenance
 from spoold.worker.settings import WorkerSettings
 from spoold.worker.supervisor import Supervisor
 from tests.conftest import wait_until
@@ -73,12 +74,12 @@ def test_a_worker_that_used_up_its_processor_time_says_so(
 
 
 def test_while_a_machine_sleeps_or_its_clock_is_turned_nobody_is_watched() -> None:
-    watch = Watch(wall=1000, steady=50)
-    assert watch.seconds(1100, 150) == 100
-    assert watch.seconds(5100, 151) == 0  # it slept
-    assert watch.seconds(5110, 161) == 10
-    assert watch.seconds(1000, 162) == 0  # somebody turned the clock back
-    assert watch.seconds(1040, 202) == 40
+    unbroken = Unbroken(wall=1000, steady=50)
+    assert unbroken.seconds(1100, 150) == 100
+    assert unbroken.seconds(5100, 151) == 0  # it slept
+    assert unbroken.seconds(5110, 161) == 10
+    assert unbroken.seconds(1000, 162) == 0  # somebody turned the clock back
+    assert unbroken.seconds(1040, 202) == 40
 
 
 class Pool:

@@ -13,7 +13,6 @@ import time
 import uuid
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Final
 
 import structlog
 
@@ -23,6 +22,7 @@ from spoold.queue.migrate import require_known
 from spoold.queue.store import Store
 from spoold.spool import Spool
 from spoold.worker import scratch
+from spoold.worker.clock import Unbroken
 from spoold.worker.settings import WorkerSettings
 
 log = structlog.get_logger()
@@ -56,7 +56,7 @@ class Maintenance:
         self._buried: list[uuid.UUID] = []  # signed off, their jobs perhaps not taken back yet
         self._swept = -_SWEEP_SECONDS
         self._awake = threading.Event()
-        self._watch = Watch(time.time(), time.monotonic())
+        self._unbroken = Unbroken(time.time(), time.monotonic())
 
     def bury(self, worker: uuid.UUID, status: int, job: uuid.UUID | None) -> None:
         """Take note that a worker of this daemon has died: its jobs need not wait for the lease.
@@ -105,7 +105,7 @@ class Maintenance:
         self._leave_dead()
         self._store.promote()
         settings = self._settings
-        watched = self._watch.seconds(time.time(), time.monotonic())
+        watched = self._unbroken.seconds(time.time(), time.monotonic())
         taken_back = self._store.rescue(
             settings.lease_seconds, settings.retry, self._causes, watched
         )
@@ -148,26 +148,6 @@ class Maintenance:
         for worker in self._store.workers():
             if worker.host == host and not is_worker(worker.pid):
                 self._leave(worker.id, scratch.begun(self._tree, self._store))
-
-
-class Watch:
-    """For how long workers could be seen: not while the machine slept, or its clock was turned.
-
-    They are as alive as before, but by the database's clock they have been silent for all of it.
-    """
-
-    _JUMP_SECONDS: Final = 2.0
-
-    def __init__(self, wall: float, steady: float) -> None:
-        self._wall, self._steady = wall, steady
-        self._since = steady
-
-    def seconds(self, wall: float, steady: float) -> float:
-        """Given the wall clock and CLOCK_MONOTONIC, which does not go on in a sleep."""
-        if abs((wall - self._wall) - (steady - self._steady)) > self._JUMP_SECONDS:
-            self._since = steady
-        self._wall, self._steady = wall, steady
-        return steady - self._since
 
 
 def _cause(status: int, settings: WorkerSettings) -> SpooldError:
