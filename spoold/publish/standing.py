@@ -37,7 +37,7 @@ _MAX_STATUS_BYTES: Final = 16 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class FinalStatus:
     """A final document whose signature is this site's own, and where it stands."""
 
     document: Document
@@ -69,7 +69,7 @@ class Standing:
         )
 
 
-def find(tree: Spool, signer: Signer, job: Job) -> Standing | None:
+def find(tree: Spool, signer: Signer, job: Job) -> FinalStatus | None:
     """The final document of a job whose drop has left `claimed/`; None where there is none."""
     if os.path.lexists(target_path(tree, Folder.CLAIMED, claimed_name(job.id, job.drop_name))):
         return None
@@ -80,7 +80,7 @@ def find(tree: Spool, signer: Signer, job: Job) -> Standing | None:
         if document is not None:
             assert content is not None
             linked = answer == content or _is_of_another(answer, str(job.id))
-            return Standing(document, content, linked)
+            return FinalStatus(document, content, linked)
     return None
 
 

@@ -13,7 +13,7 @@ import psycopg
 from spoold.canonical import Document
 from spoold.queue.database import Database
 from spoold.queue.job import Publication
-from spoold.queue.reserving import Publisher, reservations
+from spoold.queue.reserving import Owner, reservations
 from spoold.queue.rows import dump, dump_moves
 
 # A row that is made again is only published; these say how it would have been run.
@@ -64,7 +64,7 @@ def decide(database: Database, spool: uuid.UUID, decided: Decided) -> bool:
         "outcome": dump(publication.outcome),
         "final_document": publication.final_document,
         "sources": dump_moves(publication.sources),
-        **reservations([(Publisher(decided.id, action, decided.drop_name), publication)]),
+        **reservations([(Owner(decided.id, action, decided.drop_name), publication)]),
     }
     for kept in (True, False):
         given = {"dedup_key": key, "request_sha256": request_sha256, "keep_key": kept}

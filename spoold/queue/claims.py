@@ -20,7 +20,7 @@ from spoold.queue.job import (
     Publication,
     Waiting,
 )
-from spoold.queue.reserving import Publisher, reservations
+from spoold.queue.reserving import Owner, reservations
 from spoold.queue.rows import dump, dump_moves, job_from
 from spoold.queue.waiters import Keyed, done, holder, resolve
 
@@ -206,5 +206,5 @@ def _publications(batch: Sequence[tuple[Claim, Publication]]) -> dict[str, objec
         "outcomes": [dump(publication.outcome) for _, publication in batch],
         "final_documents": [publication.final_document for _, publication in batch],
         "sources": [dump_moves(publication.sources) for _, publication in batch],
-        **reservations((Publisher.of(claim.job), publication) for claim, publication in batch),
+        **reservations((Owner.of(claim.job), publication) for claim, publication in batch),
     }

@@ -330,10 +330,9 @@ class Cancelled:
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
-    """How a job stands, for those who compare the disk with the rows."""
+class StateAndEpoch:
+    """All that those who compare the disk with the rows ask of a job."""
 
-    id: uuid.UUID
     state: State
     epoch: int
 

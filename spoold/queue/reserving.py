@@ -16,7 +16,7 @@ _BUNDLE_SUFFIXES: Final = (b".tar.zst", b".tar.gz")
 
 
 @dataclass(frozen=True, slots=True)
-class Publisher:
+class Owner:
     """What of a job decides where its files belong."""
 
     job: uuid.UUID
@@ -24,18 +24,18 @@ class Publisher:
     drop_name: bytes
 
     @classmethod
-    def of(cls, job: Job) -> "Publisher":
+    def of(cls, job: Job) -> "Owner":
         """Those of a row."""
         return cls(job.id, job.action, job.drop_name)
 
 
-def area_of(publisher: Publisher, state: State, folder: str, role: str) -> Area:
+def area_of(owner: Owner, state: State, folder: str, role: str) -> Area:
     """The area of one name."""
-    made = publisher.action == "bundle" and role == "bundle"
+    made = owner.action == "bundle" and role == "bundle"
     received = (
-        publisher.action == "rehydrate"
+        owner.action == "rehydrate"
         and role == "drop"
-        and publisher.drop_name.endswith(_BUNDLE_SUFFIXES)
+        and owner.drop_name.endswith(_BUNDLE_SUFFIXES)
     )
     if state is State.SUCCEEDED and (made or received):
         return Area.BUNDLES
@@ -43,24 +43,22 @@ def area_of(publisher: Publisher, state: State, folder: str, role: str) -> Area:
 
 
 def reservations(
-    batch: Iterable[tuple[Publisher, Publication]],
+    batch: Iterable[tuple[Owner, Publication]],
 ) -> dict[str, object]:
     """The arrays that the statements which reserve names want."""
     rows = [
-        (publisher, publication, name)
-        for publisher, publication in batch
-        for name in publication.names
+        (owner, publication, name) for owner, publication in batch for name in publication.names
     ]
     moves = [_by_name(publication).get(name) for _, publication, name in rows]
     roles = [move.role if move else "" for move in moves]
     return {
-        "owners": [publisher.job for publisher, _, _ in rows],
+        "owners": [owner.job for owner, _, _ in rows],
         "folders": [folder for _, _, (folder, _) in rows],
         "names": [name for _, _, (_, name) in rows],
         "roles": roles,
         "areas": [
-            area_of(publisher, State(str(publication.outcome["state"])), folder, role).value
-            for (publisher, publication, (folder, _)), role in zip(rows, roles, strict=True)
+            area_of(owner, State(str(publication.outcome["state"])), folder, role).value
+            for (owner, publication, (folder, _)), role in zip(rows, roles, strict=True)
         ],
         "inodes": [to_bigint(move.inode) if move else None for move in moves],
         "sizes": [move.size if move else None for move in moves],

@@ -34,8 +34,8 @@ from spoold.queue.job import (
     Rescued,
     RetryPolicy,
     Running,
-    Standing,
     State,
+    StateAndEpoch,
     Verb,
     Waiting,
     WorkerRow,
@@ -99,10 +99,10 @@ class Store:
         rows = self.database.rows("busy_names", self._with(names=list(names)))
         return frozenset(row[0] for row in rows)
 
-    def existing(self, jobs: Collection[uuid.UUID]) -> dict[uuid.UUID, Standing]:
+    def existing(self, jobs: Collection[uuid.UUID]) -> dict[uuid.UUID, StateAndEpoch]:
         """How these jobs stand; ids without a row are left out."""
         rows = self.database.rows("existing", self._with(ids=list(jobs)))
-        return {job: Standing(job, State(state), epoch) for job, state, epoch in rows}
+        return {job: StateAndEpoch(State(state), epoch) for job, state, epoch in rows}
 
     # --- claims ---------------------------------------------------------------------------------
 
@@ -255,10 +255,10 @@ class Store:
         row = self.database.row("cancel", self._with(job=job, outcome=dump(ending)))
         if row is not None:
             return Cancelled(job, row[0])
-        standing = self.existing([job]).get(job)
-        if standing is None:
+        present = self.existing([job]).get(job)
+        if present is None:
             raise SpooldError(errors.JOB_UNKNOWN, f"there is no job {job}")
-        raise SpooldError(errors.JOB_STATE, f"job {job} is {standing.state}: too late to cancel")
+        raise SpooldError(errors.JOB_STATE, f"job {job} is {present.state}: too late to cancel")
 
     def forget(self, dedup_key: bytes) -> uuid.UUID | None:
         """Let a done key be used again; the job that had it, None if it was not done."""

@@ -19,7 +19,7 @@ import structlog
 
 from spoold import disk, points
 from spoold.publish.plan import STATUS_FILE
-from spoold.queue.job import FINAL, Claim, Standing, State
+from spoold.queue.job import FINAL, Claim, State, StateAndEpoch
 from spoold.queue.patience import patiently
 from spoold.queue.store import Store
 from spoold.sinks.remove import remove_tree
@@ -142,7 +142,7 @@ def sweep(tree: Spool, store: Store) -> int:
     return removed
 
 
-def _is_over(tree: Spool, scratch: Scratch, row: Standing | None) -> bool:
+def _is_over(tree: Spool, scratch: Scratch, row: StateAndEpoch | None) -> bool:
     """Whether nobody can own this folder any more."""
     if row is None:
         # A final status in it may be all that is left of a job in a database that was lost.

@@ -8,7 +8,7 @@ import pytest
 from spoold.connections import Connections
 from spoold.connections.recipes import RecipeSettings
 from spoold.queue.job import Move, Publication, State
-from spoold.queue.reserving import Publisher, area_of, reservations
+from spoold.queue.reserving import Owner, area_of, reservations
 from spoold.queue.rows import from_bigint, to_bigint
 from spoold.queue.tree_rows import Area, Bundle
 from spoold.retention import Limits, RetentionSettings, beyond
@@ -101,7 +101,7 @@ def test_bundles_go_with_their_jobs_unless_they_have_a_rule() -> None:
 def test_each_name_has_its_area(
     action: str, drop: bytes, state: str, folder: str, role: str, area: Area
 ) -> None:
-    assert area_of(Publisher(uuid.uuid4(), action, drop), State(state), folder, role) is area
+    assert area_of(Owner(uuid.uuid4(), action, drop), State(state), folder, role) is area
 
 
 def test_names_are_reserved_with_what_proves_whose_they_are() -> None:
@@ -111,7 +111,7 @@ def test_names_are_reserved_with_what_proves_whose_they_are() -> None:
     names = (("processed", b"a"), ("processed", b"a.log"), ("processed", b"gone"))
     outcome = {"state": "succeeded", "result": None, "error": None, "warnings": []}
     publication = Publication(outcome, b"", (moved,), names, (standing,))
-    found = reservations([(Publisher(job, "bundle", b"a"), publication)])
+    found = reservations([(Owner(job, "bundle", b"a"), publication)])
     assert found["owners"] == [job] * 3
     assert found["roles"] == ["drop", "log", ""]
     assert found["inodes"] == [-1, 2, None]
