@@ -202,8 +202,9 @@ class Publisher:
                 return
             placement.take_back(TOGETHER if foreign.role in TOGETHER else frozenset({foreign.role}))
             points.reached("publish.taken-back")
-            document = dict(_parsed(ready.publication.final_document))
-            del document["signatures"]
+            signed = canonical.decode(ready.publication.final_document)
+            assert isinstance(signed, Mapping)
+            document = {name: value for name, value in signed.items() if name != "signatures"}
             renamed = self._planner.rename(job, ready.scratch, ready.publication, document, foreign)
             amended = patiently(self._store.amend_publishing, [(ready.claim, renamed)])
             if amended != [Begun.BEGUN]:
@@ -256,22 +257,18 @@ class Publisher:
         The action has asked before it did anything outside of scratch; what has come since stands
         in the way all the same.
         """
+        manifest_sha256 = result.get("manifest_sha256") if result else None
         for one in made:
             if not one.folder.startswith(Folder.RESTORED):
                 continue
-            holder, name = self._holder(one), (one.folder, one.name)
-            problem = restored_problem(self._tree, job, holder, name, _manifest(result))
+            name = (one.folder, one.name)
+            holder = patiently(self._store.published_by, *name)
+            problem = restored_problem(self._tree, job, holder, name, manifest_sha256)
             if problem is not None:
                 return problem
             if holder is not None and holder.job != job.id:
-                self._give_up(holder, one)
+                patiently(self._store.unpublish, holder.job, *name)
         return None
-
-    def _holder(self, made: Made) -> Holder | None:
-        return patiently(self._store.published_by, made.folder, made.name)
-
-    def _give_up(self, holder: Holder, made: Made) -> None:
-        patiently(self._store.unpublish, holder.job, made.folder, made.name)
 
     def _recorded(self, job: Job) -> Publication | None:
         """What a claimed job's row records; None where it has no document, or an overtaken one."""
@@ -310,13 +307,3 @@ def _guarded(batch: Sequence[Ready]) -> Iterator[None]:
     except OSError as error:
         for ready in batch:
             ready.error = errors.of_os_error(error)
-
-
-def _parsed(content: bytes) -> Document:
-    document = canonical.decode(content)
-    assert isinstance(document, Mapping)
-    return document
-
-
-def _manifest(result: Document | None) -> object:
-    return result.get("manifest_sha256") if result else None

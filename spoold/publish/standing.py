@@ -31,8 +31,6 @@ from spoold.status import TYPE, claimed_name, status_name, suffixed_name, true_n
 from spoold.trust import Role, Signer, Trust
 from spoold.trust_store import load_trust
 
-Content = bytes
-
 _MAX_STATUS_BYTES: Final = 16 * 1024 * 1024
 
 
@@ -117,13 +115,13 @@ def names_of(document: Document) -> dict[str, Name]:
     return {**names, STATUS: (str(folder), status_name(drop))}
 
 
-def _beside(tree: Spool, job: Job) -> Iterator[Content | None]:
+def _beside(tree: Spool, job: Job) -> Iterator[bytes | None]:
     for name in (job.drop_name, suffixed_name(job.drop_name, short_id(job.id))):
         for folder in (Folder.PROCESSED, Folder.FAILED):
             yield _read(target_path(tree, folder, status_name(name)))
 
 
-def _is_of_another(answer: Content | None, job_id: str) -> bool:
+def _is_of_another(answer: bytes | None, job_id: str) -> bool:
     if answer is None:
         return False
     try:
@@ -133,7 +131,7 @@ def _is_of_another(answer: Content | None, job_id: str) -> bool:
     return isinstance(document, Mapping) and document.get("job_id") != job_id
 
 
-def _read(path: bytes) -> Content | None:
+def _read(path: bytes) -> bytes | None:
     with suppress(OSError), open(path, "rb") as file:
         return file.read(_MAX_STATUS_BYTES)  # what is cut off here is a stranger's
     return None
