@@ -51,7 +51,7 @@ def begin(tree: Spool, claim: Claim) -> Path:
     if claim.epoch > 1:
         for older in _older(tree, claim):
             discard(tree, older)
-    path = _path(tree, claim)
+    path = _path(tree, claim.id, claim.epoch)
     path.mkdir(mode=0o700)
     return path
 
@@ -62,7 +62,7 @@ def take_over(tree: Spool, claim: Claim) -> Path:
     Raises LeaseLostError where a newer claim has begun: nothing is changed then.
     """
     _older(tree, claim)
-    path = _path(tree, claim)
+    path = _path(tree, claim.id, claim.epoch)
     while not path.exists():
         # An empty one holds nothing to publish, and stands for none that does.
         filled = [older for older in _before(tree, claim) if not _removed_empty(older)]
@@ -80,7 +80,12 @@ def take_over(tree: Spool, claim: Claim) -> Path:
 
 def all_of(tree: Spool) -> list[Scratch]:
     """Every scratch folder of the spool."""
-    return list(_all(tree))
+    work = tree.folder(Folder.WORK)
+    return [
+        Scratch(uuid.UUID(match[1]), int(match[2]), work / name)
+        for name in os.listdir(work)
+        if (match := _NAME.fullmatch(name))
+    ]
 
 
 def newest(tree: Spool, job: uuid.UUID) -> Path | None:
@@ -106,7 +111,7 @@ def leave(tree: Spool, store: Store, claim: Claim) -> None:
 
     What a row that is being published has recorded stands in it, and nowhere else.
     """
-    scratch = Scratch(claim.job.id, claim.epoch, _path(tree, claim))
+    scratch = Scratch(claim.job.id, claim.epoch, _path(tree, claim.id, claim.epoch))
     if _removed_empty(scratch):  # made after a newer claim had looked: nobody would move it
         return
     rows = patiently(store.existing, [scratch.job])
@@ -116,7 +121,7 @@ def leave(tree: Spool, store: Store, claim: Claim) -> None:
 
 def begun(tree: Spool, store: Store) -> set[uuid.UUID]:
     """The jobs whose present claim has taken its first step."""
-    found = list(_all(tree))
+    found = all_of(tree)
     rows = store.existing([scratch.job for scratch in found])
     return {
         scratch.job
@@ -131,7 +136,7 @@ def sweep(tree: Spool, store: Store) -> int:
     A folder goes only if its job's row has a higher epoch, or is final, or if there is neither a
     row nor a claimed file nor a final status in it: never one of a job that is being published.
     """
-    found = list(_all(tree))
+    found = all_of(tree)
     rows = store.existing([scratch.job for scratch in found])
     removed = 0
     for scratch in found:
@@ -164,14 +169,8 @@ def _empty_trash(tree: Spool) -> None:
         log.warning("trash.not-removed", error=str(failed))
 
 
-def _path(tree: Spool, claim: Claim) -> Path:
-    return tree.folder(Folder.WORK) / f"{claim.job.id}.{claim.epoch}"
-
-
-def _all(tree: Spool) -> Iterator[Scratch]:
-    for name in os.listdir(tree.folder(Folder.WORK)):
-        if match := _NAME.fullmatch(name):
-            yield Scratch(uuid.UUID(match[1]), int(match[2]), tree.folder(Folder.WORK) / name)
+def _path(tree: Spool, job: uuid.UUID, epoch: int) -> Path:
+    return tree.folder(Folder.WORK) / f"{job}.{epoch}"
 
 
 def _older(tree: Spool, claim: Claim) -> list[Scratch]:
@@ -188,11 +187,10 @@ def _before(tree: Spool, claim: Claim) -> Iterator[Scratch]:
     A listing may miss a folder that is renamed meanwhile, under both its names. These are only ever
     renamed to a later epoch, and so are met there at the latest.
     """
-    work = tree.folder(Folder.WORK)
     for epoch in range(1, claim.epoch):
-        path = work / f"{claim.job.id}.{epoch}"
+        path = _path(tree, claim.id, epoch)
         if path.exists():
-            yield Scratch(claim.job.id, epoch, path)
+            yield Scratch(claim.id, epoch, path)
 
 
 def _removed_empty(scratch: Scratch) -> bool:
@@ -206,7 +204,7 @@ def _removed_empty(scratch: Scratch) -> bool:
 
 
 def _of_job(tree: Spool, job: uuid.UUID) -> list[Scratch]:
-    return [scratch for scratch in _all(tree) if scratch.job == job]
+    return [scratch for scratch in all_of(tree) if scratch.job == job]
 
 
 def _has_claimed_file(tree: Spool, job: uuid.UUID) -> bool:
