@@ -22,17 +22,13 @@ import structlog
 from spoold import __version__, errors
 from spoold.actions import MODELS
 from spoold.config import Config
+from spoold.daemon.backend import Backend
 from spoold.daemon.notify import notify
 from spoold.daemon.observe import Observer
 from spoold.daemon.once import Once
 from spoold.daemon.renewing import Renewer
 from spoold.daemon.retaining import Retaining
-from spoold.daemon.wiring import (
-    Backend,
-    intake_settings,
-    retention_settings,
-    worker_settings,
-)
+from spoold.daemon.wiring import intake_settings, retention_settings, worker_settings
 from spoold.errors import Exit, SpooldError
 from spoold.health import HealthServer
 from spoold.intake.loop import Intake

@@ -2,12 +2,13 @@
 
 import structlog
 
-from spoold import log
+from spoold import errors, log, spool
 from spoold.config import Config
+from spoold.daemon.backend import database
 from spoold.daemon.daemon import Daemon
-from spoold.daemon.wiring import database, require_sound
-from spoold.errors import Exit
+from spoold.errors import Exit, SpooldError
 from spoold.handlers.reach import open_way
+from spoold.spool import Spool
 from spoold.trust import load_signer
 from spoold.trust_store import load_trust
 
@@ -20,9 +21,17 @@ def run(config: Config, *, once: bool = False) -> Exit:
     for warning in config.warnings:
         events.warning("config.warning", text=warning)
     tree = config.spool.require()
-    require_sound(tree)
+    _require_sound(tree)
     load_signer(config.signing_key, config.site)  # a key that cannot sign is said at once
     load_trust(tree)
     open_way(config.handlers, tree)
     with database(config) as backend:
         return Daemon(config, tree, backend).run(once=once)
+
+
+def _require_sound(tree: Spool) -> None:
+    """Refuse a tree that cannot work; warn of what is only unwise."""
+    for fault in spool.faults(tree):
+        if fault.fatal:
+            raise SpooldError(errors.SPOOL_INVALID, f"{fault.path}: {fault.what}", hint=fault.fix)
+        events.warning("spool.fault", path=str(fault.path), what=fault.what, fix=fault.fix)

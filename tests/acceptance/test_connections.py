@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from spoold import config, postgres
-from spoold.daemon import wiring
+from spoold.daemon.backend import CONNECTIONS_OF_A_DAEMON, database
 from spoold.spool import Spool
 from spoold.worker.settings import CONNECTIONS_OF_A_WORKER
 from tests.conftest import wait_until
@@ -43,15 +43,15 @@ def test_a_worker_holds_as_many_connections_as_are_reckoned_with(
         # A worker that has published nothing yet has one less.
         wait_until(lambda: held().get(True, 0) >= 2 * CONNECTIONS_OF_A_WORKER - 1)
         assert held()[True] <= 2 * CONNECTIONS_OF_A_WORKER
-        assert held()[False] <= wiring.CONNECTIONS_OF_A_DAEMON
+        assert held()[False] <= CONNECTIONS_OF_A_DAEMON
 
 
 def test_there_are_connections_for_every_worker_of_two_daemons(own_spool: Spool) -> None:
     settings = config.load(own_spool, None, {"workers.count": "50"}, {})
     with (
-        wiring.database(settings) as backend,
+        database(settings) as backend,
         postgres.connect(backend.conninfo, "tests") as connection,
     ):
         row = connection.execute("select current_setting('max_connections')::int").fetchone()
     assert row is not None
-    assert row[0] >= 2 * (50 * CONNECTIONS_OF_A_WORKER + wiring.CONNECTIONS_OF_A_DAEMON)
+    assert row[0] >= 2 * (50 * CONNECTIONS_OF_A_WORKER + CONNECTIONS_OF_A_DAEMON)

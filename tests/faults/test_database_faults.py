@@ -19,7 +19,7 @@ import pytest
 import structlog.testing
 
 from spoold import errors, postgres
-from spoold.daemon.wiring import Backend
+from spoold.daemon.backend import Backend
 from spoold.errors import SpooldError
 from spoold.postgres.connection import Connection
 from spoold.postgres.home import Home
@@ -377,7 +377,7 @@ KILLED_BEFORE_IT_BEGINS = """
 import os, signal, sys, time
 from spoold import config
 from spoold.daemon.daemon import Daemon
-from spoold.daemon.wiring import database
+from spoold.daemon.backend import database
 from spoold.spool import Spool
 loaded = config.load(Spool.at(sys.argv[1]))
 with database(loaded) as backend:
