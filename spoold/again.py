@@ -24,7 +24,8 @@ from spoold.intake.names import DROPS, NameKind, classify
 from spoold.intake.settings import FoundBy, Method, Reason
 from spoold.ownership import hand_over
 from spoold.publish.plan import DROP
-from spoold.queue.job import Job, Verdict, new_job_id
+from spoold.queue.answers import Verdict
+from spoold.queue.job import Job, new_job_id
 from spoold.queue.store import Store
 from spoold.spool import Folder, Spool
 from spoold.status import claimed_name, show_name

@@ -15,7 +15,7 @@ from spoold.intake.loop import Intake
 from spoold.intake.settings import FoundBy, IntakeMetrics, WatchMode
 from spoold.metrics import Sample
 from spoold.postgres.horizon import Holder, holders
-from spoold.queue.job import Backlog
+from spoold.queue.answers import Backlog
 from spoold.queue.listen import Wakes
 from spoold.queue.store import Store
 from spoold.spool import Folder, Spool

@@ -24,7 +24,7 @@ from spoold.disk import replace_content
 from spoold.errors import CODES, Code
 from spoold.file_lock import FileLock
 from spoold.intake.loop import Intake
-from spoold.queue.job import Backlog
+from spoold.queue.answers import Backlog
 from spoold.spool import Folder, Spool
 from spoold.status import Host
 from spoold.trust import Signer, sign_document

@@ -37,7 +37,8 @@ from spoold.intake.reconciliation import LOOK_UP_AT_ONCE, Reconciler
 from spoold.intake.request import Models
 from spoold.intake.settings import FoundBy, IntakeMetrics, IntakeSettings, Method, Reason
 from spoold.intake.statuses import Statuses
-from spoold.queue.job import Admission, Answer, Verdict, new_job_id
+from spoold.queue.answers import Answer, Verdict
+from spoold.queue.job import Admission, new_job_id
 from spoold.queue.store import Store
 from spoold.spool import Folder, Spool
 from spoold.status import claimed_name, cut_name

@@ -27,7 +27,8 @@ from spoold.publish.plan import (
     shown,
     target_path,
 )
-from spoold.queue.job import Begun, Claim, Holder, Job, Publication, State
+from spoold.queue.answers import Begun, Holder
+from spoold.queue.job import Claim, Job, Publication, State
 from spoold.queue.patience import patiently
 from spoold.queue.rows import error_document
 from spoold.queue.store import Store

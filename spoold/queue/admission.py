@@ -14,8 +14,9 @@ import psycopg
 from spoold import errors
 from spoold.canonical import Document
 from spoold.errors import SpooldError
+from spoold.queue.answers import Answer, Verdict
 from spoold.queue.database import Database
-from spoold.queue.job import Admission, Answer, State, Verdict
+from spoold.queue.job import Admission, State
 from spoold.queue.rows import dump, outcome
 from spoold.queue.waiters import Keyed, done, lock_holder, reused_outcome, settle
 

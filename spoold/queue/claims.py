@@ -11,15 +11,9 @@ import psycopg
 
 from spoold import errors
 from spoold.errors import SpooldError
+from spoold.queue.answers import Begun, Key, KeyAnswer, Waiting
 from spoold.queue.database import Database
-from spoold.queue.job import (
-    Begun,
-    Claim,
-    Key,
-    KeyAnswer,
-    Publication,
-    Waiting,
-)
+from spoold.queue.job import Claim, Publication
 from spoold.queue.reserving import Owner, reservations
 from spoold.queue.rows import dump, dump_moves, job_from
 from spoold.queue.waiters import Keyed, done, holder, resolve

@@ -11,9 +11,10 @@ from typing import Final
 
 from spoold import errors, points
 from spoold.errors import SpooldError
+from spoold.queue.answers import Rescued
 from spoold.queue.claims import resolve_all
 from spoold.queue.database import Database
-from spoold.queue.job import Rescued, RetryPolicy, State, retry_delay
+from spoold.queue.job import RetryPolicy, State, retry_delay
 from spoold.queue.rows import dump, error_document, outcome
 
 # A worker's row outlives it by this much when nobody signed it off: long enough to be looked at.

@@ -17,29 +17,22 @@ from spoold import errors
 from spoold.canonical import Document
 from spoold.errors import SpooldError
 from spoold.queue import admission, catching_up, claims, maintenance, waiters
-from spoold.queue.catching_up import Decided
-from spoold.queue.database import Database
-from spoold.queue.job import (
-    Admission,
+from spoold.queue.answers import (
     Answer,
     Backlog,
     Begun,
     Cancelled,
-    Claim,
     Holder,
-    Job,
     KeyAnswer,
-    Move,
-    Publication,
     Rescued,
-    RetryPolicy,
     Running,
-    State,
     StateAndEpoch,
-    Verb,
     Waiting,
     WorkerRow,
 )
+from spoold.queue.catching_up import Decided
+from spoold.queue.database import Database
+from spoold.queue.job import Admission, Claim, Job, Move, Publication, RetryPolicy, State, Verb
 from spoold.queue.rows import dump, dump_moves, error_document, job_from, outcome
 
 _READ_AT_ONCE: Final = 500

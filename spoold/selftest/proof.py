@@ -14,9 +14,10 @@ from typing import Final
 from spoold import __version__, postgres, trust
 from spoold.config import Config
 from spoold.file_lock import FileLock
+from spoold.queue.answers import Key
 from spoold.queue.binding import check
 from spoold.queue.database import Database
-from spoold.queue.job import Admission, Job, Key, RetryPolicy, State, new_job_id
+from spoold.queue.job import Admission, Job, RetryPolicy, State, new_job_id
 from spoold.queue.migrate import require_current
 from spoold.queue.store import Store
 from spoold.selftest.record import Fence, Record

@@ -12,17 +12,9 @@ from typing import Final
 
 from spoold import __version__, disk
 from spoold.publish import Ending, Made, Publisher, Ready
+from spoold.queue.answers import Begun, Key, Waiting
 from spoold.queue.database import Database
-from spoold.queue.job import (
-    TRANSITIONS,
-    Begun,
-    Claim,
-    Key,
-    Publication,
-    State,
-    Verb,
-    Waiting,
-)
+from spoold.queue.job import TRANSITIONS, Claim, Publication, State, Verb
 from spoold.queue.store import Store
 from spoold.selftest.record import Record
 from spoold.spool import Folder, Spool

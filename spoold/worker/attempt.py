@@ -32,7 +32,8 @@ from spoold.errors import SpooldError
 from spoold.publish import Ending, Ready, standing
 from spoold.publish.plan import Name, shown, target_path
 from spoold.publish.publisher import restored_problem
-from spoold.queue.job import Claim, Job, Key, RetryPolicy, State, Waiting, may_retry, retry_delay
+from spoold.queue.answers import Key, Waiting
+from spoold.queue.job import Claim, Job, RetryPolicy, State, may_retry, retry_delay
 from spoold.queue.patience import patiently
 from spoold.queue.rows import error_document
 from spoold.queue.store import Store

@@ -19,7 +19,8 @@ import structlog
 
 from spoold import disk, points
 from spoold.publish.plan import STATUS_FILE
-from spoold.queue.job import FINAL, Claim, State, StateAndEpoch
+from spoold.queue.answers import StateAndEpoch
+from spoold.queue.job import FINAL, Claim, State
 from spoold.queue.patience import patiently
 from spoold.queue.store import Store
 from spoold.sinks.remove import remove_tree

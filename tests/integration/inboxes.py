@@ -13,7 +13,8 @@ from typing import Any, Literal
 from spoold.actions.request import Envelope
 from spoold.intake.loop import Intake
 from spoold.intake.settings import IntakeSettings, ScanReport
-from spoold.queue.job import Begun, Claim, Job, Move, Publication, State
+from spoold.queue.answers import Begun
+from spoold.queue.job import Claim, Job, Move, Publication, State
 from spoold.queue.store import Store
 from spoold.spool import Folder, Spool
 from spoold.status import Host, Status, status_name

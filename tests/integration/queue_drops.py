@@ -5,7 +5,8 @@ import itertools
 import uuid
 from dataclasses import replace
 
-from spoold.queue.job import Admission, Begun, Claim, Move, Publication, new_job_id
+from spoold.queue.answers import Begun
+from spoold.queue.job import Admission, Claim, Move, Publication, new_job_id
 from spoold.queue.store import Store
 
 _numbers = itertools.count()

@@ -16,8 +16,9 @@ from spoold.cli import cli
 from spoold.errors import Code, SpooldError
 from spoold.intake.settings import Reason
 from spoold.intake.statuses import Statuses
+from spoold.queue.answers import Begun
 from spoold.queue.binding import bind
-from spoold.queue.job import Begun, Job, Move, State
+from spoold.queue.job import Job, Move, State
 from spoold.queue.rows import error_document
 from spoold.queue.store import Store
 from spoold.spool import Folder, Spool

@@ -16,7 +16,8 @@ from spoold.errors import SpooldError
 from spoold.publish import Ending, Made, Publisher, Ready
 from spoold.publish.place import Placement
 from spoold.publish.plan import Planner
-from spoold.queue.job import Begun, Claim, Publication, RetryPolicy, State
+from spoold.queue.answers import Begun
+from spoold.queue.job import Claim, Publication, RetryPolicy, State
 from spoold.queue.store import Store
 from spoold.spool import Folder, Spool
 from spoold.status import Host, claimed_name

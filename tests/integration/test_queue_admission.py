@@ -8,8 +8,9 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from spoold.queue.answers import Answer, Begun, Key, Verdict, Waiting
 from spoold.queue.database import Database
-from spoold.queue.job import Admission, Answer, Begun, Job, Key, State, Verdict, Waiting
+from spoold.queue.job import Admission, Job, State
 from spoold.queue.store import Store
 from tests.integration.queue_drops import (
     amend_publishing,

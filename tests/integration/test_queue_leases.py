@@ -11,8 +11,9 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from spoold.errors import SpooldError
+from spoold.queue.answers import Begun, Running, WorkerRow
 from spoold.queue.database import Database
-from spoold.queue.job import Begun, Claim, Job, RetryPolicy, Running, State, WorkerRow
+from spoold.queue.job import Claim, Job, RetryPolicy, State
 from spoold.queue.listen import Channel, Listener
 from spoold.queue.store import Store
 from spoold.status import Progress

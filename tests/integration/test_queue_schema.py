@@ -12,9 +12,10 @@ import pytest
 
 from spoold.errors import SpooldError
 from spoold.queue import binding
+from spoold.queue.answers import Begun
 from spoold.queue.binding import Mismatch
 from spoold.queue.database import Database
-from spoold.queue.job import Begun, State
+from spoold.queue.job import State
 from spoold.queue.migrate import Migration, migrate, require_current, require_known, shipped
 from spoold.queue.store import Store
 from spoold.spool import Spool

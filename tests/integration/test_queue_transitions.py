@@ -7,17 +7,8 @@ from dataclasses import replace
 import pytest
 
 from spoold.errors import SpooldError
-from spoold.queue.job import (
-    TRANSITIONS,
-    Begun,
-    Claim,
-    Job,
-    Key,
-    RetryPolicy,
-    State,
-    Verb,
-    Waiting,
-)
+from spoold.queue.answers import Begun, Key, Waiting
+from spoold.queue.job import TRANSITIONS, Claim, Job, RetryPolicy, State, Verb
 from spoold.queue.store import Store
 from tests.integration.queue_drops import (
     amend_publishing,

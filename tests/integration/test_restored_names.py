@@ -13,7 +13,8 @@ from spoold.actions.context import ActionSettings
 from spoold.connections import Connections
 from spoold.connections.databases import DatabaseSettings
 from spoold.publish import Publisher, Ready
-from spoold.queue.job import RetryPolicy, State, Verdict
+from spoold.queue.answers import Verdict
+from spoold.queue.job import RetryPolicy, State
 from spoold.queue.store import Store
 from spoold.spool import Folder, Spool
 from spoold.status import Host, Progress, claimed_name

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from spoold.queue.answers import Key
 from spoold.queue.database import Database
-from spoold.queue.job import Key, RetryPolicy, State
+from spoold.queue.job import RetryPolicy, State
 from spoold.queue.listen import Channel, Listener
 from spoold.queue.store import Store
 from spoold.spool import Spool
