@@ -13,16 +13,14 @@ import grp
 import os
 import pwd
 from collections.abc import Iterator
-from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
-from itertools import groupby
 from pathlib import Path
-from typing import Annotated, BinaryIO, Final, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import Field, StringConstraints, field_validator, model_validator
 
 from spoold import canonical, errors
-from spoold.bundle.copying import copy_range, write_all
+from spoold.bundle.copying import copy_range
 from spoold.bundle.paths import path_fault
 from spoold.bundle.scratch import LineFile, LineSorter
 from spoold.canonical import Document
@@ -31,6 +29,7 @@ from spoold.connections.parameters import fill_in, names_in
 from spoold.errors import SpooldError
 from spoold.section import FilePath
 from spoold.sinks import shelving
+from spoold.sinks.names_list import NamesList
 from spoold.sinks.places import LargeFile
 from spoold.sinks.restored import open_restored
 from spoold.sinks.shelving import Item
@@ -164,10 +163,7 @@ class ArtifactPlan:
         self._counts = _Counts()
         self._new, self._other = LineFile(delivery.scratch), LineFile(delivery.scratch)
         self._by_content = settings.layout == "content"
-        self._names = shelving.names_path(delivery.site, delivery.bundle_id, settings.name)
-        self._head = shelving.names_head(
-            delivery.site, delivery.bundle_id, delivery.manifest_sha256
-        )
+        self._names = NamesList(store, delivery, settings.name)
 
     @property
     def report(self) -> Document:
@@ -206,8 +202,8 @@ class ArtifactPlan:
                     self._meet(item, conflicts)
         if conflicts:
             raise _conflict(conflicts)
-        if self._by_content and (names := self._standing_names()) is not None:
-            names.close()
+        if self._by_content:
+            self._names.check()
         self._store.require_room(counts.bytes, counts.stored + counts.replaced)
 
     def apply(self) -> None:
@@ -228,7 +224,7 @@ class ArtifactPlan:
             os.close(tree)
         if self._by_content:
             self._store.sync()
-            self._write_names()
+            self._names.write()
         self._store.sync()
 
     def close(self) -> None:
@@ -308,64 +304,6 @@ class ArtifactPlan:
             return
         counts.stored += 1
         counts.bytes += item.size
-
-    def _standing_names(self) -> BinaryIO | None:
-        """The list of this bundle's names that stands in the store, behind its first line.
-
-        Raises artifact-conflict where it is another bundle's.
-        """
-        found = self._store.open_file(self._names)
-        if found is None:
-            return None
-        try:
-            with store_errors(self._names):
-                head = found.readline(len(self._head) + 1)
-        except BaseException:
-            found.close()
-            raise
-        if head != self._head:
-            found.close()
-            shown = canonical.text(self._names)
-            raise SpooldError(
-                errors.ARTIFACT_CONFLICT, f"{shown}: it lists another bundle of that id", at=shown
-            )
-        return found
-
-    def _write_names(self) -> None:
-        """List what the bundle had, besides what an earlier delivery of some of it has listed."""
-        with ExitStack() as stack:
-            # Another part of the same bundle may come at this moment: no name is lost between them.
-            stack.enter_context(self._store.alone())
-            names = stack.enter_context(closing(LineSorter(self._delivery.scratch)))
-            lines = stack.enter_context(closing(LineFile(self._delivery.scratch)))
-            for entry in self._delivery.entries():
-                names.add(shelving.names_line(entry))
-            standing = self._standing_names()
-            if standing is not None:
-                with standing:
-                    before = self._read_lines(standing)
-                    for line in shelving.standing_names(before, self._names):
-                        names.add(line)
-            lines.append(self._head)
-            for line, _ in groupby(names):
-                lines.append(line.partition(b" ")[2] + b"\n")
-            self._put_names(lines, replaces=standing is not None)
-
-    def _read_lines(self, standing: BinaryIO) -> Iterator[bytes]:
-        with store_errors(self._names):
-            yield from standing
-
-    def _put_names(self, lines: LineFile, *, replaces: bool) -> None:
-        sha256 = lines.sha256()
-        if self._store.look(self._names, sha256, lines.bytes) is Standing.SAME:
-            return
-        with closing(self._store.new_file(self._names)) as file, store_errors(self._names):
-            for line in lines:
-                write_all(file.descriptor, line)
-            self._store.dress(file, None)
-            self._store.sync_contents([file])
-            self._store.read_again(file, self._names, sha256)
-            file.take_name() if replaces else file.give_name()
 
 
 def _conflict(names: list[bytes]) -> SpooldError:

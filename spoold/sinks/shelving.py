@@ -1,21 +1,16 @@
 """Under which name each of a bundle's files goes into a store of artifacts. Pure.
 
 By path, a file's name is `into` and what is left of its path without its first folders. By content
-it is `sha256/ab/cdef…`, and a list of the bundle's names stands at `names/<site>/<bundle
-id>.<sink>.jsonl`: a line that says whose it is, then the lines that the bundle's index has of the
-files.
+it is `sha256/ab/cdef…`.
 """
 
-from collections.abc import Iterable, Iterator
 from typing import Final, NamedTuple
 
 from spoold import canonical, errors
 from spoold.bundle.entry import Entry
-from spoold.bundle.lines import entry_lines, parse_entry
 from spoold.bundle.paths import path_fault
 from spoold.errors import SpooldError
 
-NAMES_TYPE: Final = "spoold.names/1"
 PLACEHOLDERS: Final = ("site", "bundle_id")
 
 
@@ -82,37 +77,3 @@ def require_apart(before: Item | None, item: Item) -> None:
             hint="let `strip` of the sink in spoold.toml take fewer folders away",
             at=canonical.text(item.path),
         )
-
-
-def names_path(site: str, bundle_id: str, sink: str) -> bytes:
-    """Where the list of a bundle's names stands."""
-    return f"names/{site}/{bundle_id}.{sink}.jsonl".encode()
-
-
-def names_head(site: str, bundle_id: str, manifest_sha256: str) -> bytes:
-    """The first line of that list."""
-    document = {
-        "type": NAMES_TYPE,
-        "from": site,
-        "bundle_id": bundle_id,
-        "manifest_sha256": manifest_sha256,
-    }
-    return canonical.encode(document)
-
-
-def names_line(entry: Entry) -> bytes:
-    """One of the other lines, behind what it sorts by: the entry's path."""
-    return entry.path.hex().encode() + b" " + entry_lines(entry)[0]
-
-
-def standing_names(lines: Iterable[bytes], where: bytes) -> Iterator[bytes]:
-    """The same of the lines of a list that stands in the store. Raises artifact-conflict."""
-    for line in lines:
-        try:
-            entry = parse_entry(line.removesuffix(b"\n"))
-        except SpooldError as error:
-            shown = canonical.text(where)
-            raise SpooldError(
-                errors.ARTIFACT_CONFLICT, f"{shown}: it is no list of names", at=shown
-            ) from error
-        yield names_line(entry)
