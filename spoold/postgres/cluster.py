@@ -11,8 +11,9 @@ import shutil
 from spoold import errors
 from spoold.disk import sync_file_system, sync_folder, write_durable
 from spoold.errors import SpooldError
+from spoold.postgres.address import USER
 from spoold.postgres.binaries import Binaries, run
-from spoold.postgres.home import USER, Home, disk_errors
+from spoold.postgres.home import Home, disk_errors
 
 
 def initialise(home: Home, programs: Binaries, lock: int) -> None:

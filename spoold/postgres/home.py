@@ -1,9 +1,8 @@
-"""Where one spool's server lives: its folder, its locks, its socket, its password and its address.
+"""Where one spool's server lives: its folder, its locks, its password, and the tree it is of.
 
 Run by an ordinary user everything is in the spool's own `.spoold/postgres/`. Run by root, locks and
 data are in /var/lib/spoold/<spool id>, which the server's user can reach wherever the spool is; the
 folder itself stays root's (root opens files in it), only `data` and `socket` are the server's.
-In both cases `.spoold/postgres/server.json` tells other commands the address.
 
 The locks are flock(2) on open files, so they end with their holders, whatever kills those:
 `start.lock` is held while a server is started or stopped, `use.lock` shared by each daemon for as
@@ -17,7 +16,6 @@ import json
 import os
 import shutil
 import stat
-import tempfile
 import time
 import uuid
 from collections.abc import Iterator
@@ -26,18 +24,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from psycopg.conninfo import make_conninfo
-
 from spoold import errors
 from spoold.disk import write_durable
 from spoold.errors import SpooldError
+from spoold.postgres.address import Address
 from spoold.postgres.binaries import SYSTEM_FOLDER, User, server_user, user_of
 from spoold.spool import Folder, Spool
-
-USER: Final = "spoold"
-DATABASE: Final = "postgres"
-PORT: Final = "5432"  # only the name of the socket: there is no TCP
-SOCKET: Final = f".s.PGSQL.{PORT}"
 
 COPY_HINT: Final = (
     "if this is the spool from now on, moved or restored from a backup, and no other is left: "
@@ -45,7 +37,6 @@ COPY_HINT: Final = (
 )
 
 _START_LOCK: Final = "start.lock"
-_SOCKET_PATH_BYTES: Final = 107  # sockaddr_un.sun_path without its NUL, unix(7)
 _LOCK_SECONDS: Final = 630.0  # longer than a start may take: it waits for crash recovery
 _POLL_SECONDS: Final = 0.02
 
@@ -116,6 +107,11 @@ class Home:
     def password_file(self) -> Path:
         """The server's password, mode 0600."""
         return self.folder / "password"
+
+    @property
+    def address(self) -> Address:
+        """Where the server answers."""
+        return Address(self.address_file, self.folder / "socket", self.user)
 
     @contextmanager
     def starting(self) -> Iterator[None]:
@@ -226,61 +222,13 @@ class Home:
         content = {"path": here.path, "device": here.device, "inode": here.inode}
         write_durable(self.folder / "place.json", json.dumps(content).encode(), mode=0o600)
 
-    def socket_folder(self) -> Path:
-        """A folder for the socket that only the server's user can enter, with a short path."""
-        own = self.folder / "socket"
-        if _fits(own):
-            own.mkdir(mode=0o700, exist_ok=True)
-            if self.user:
-                os.chown(own, self.user.uid, self.user.gid)
-            return own
-        recorded = self.recorded_socket_folder()
-        if recorded is not None and recorded != own and _is_private(recorded):
-            return recorded
-        for parent in (os.environ.get("XDG_RUNTIME_DIR"), tempfile.gettempdir(), "/tmp"):  # noqa: S108  # mkdtemp makes a private folder in it
-            if parent and _fits(Path(parent, "spoold-12345678")) and os.access(parent, os.W_OK):
-                return Path(tempfile.mkdtemp(prefix="spoold-", dir=parent))
-        raise SpooldError(
-            errors.DATABASE_UNFIT,
-            f"no folder with a path short enough for a socket ({_SOCKET_PATH_BYTES} bytes)",
-            hint="set XDG_RUNTIME_DIR or TMPDIR to a short path",
-        )
-
-    def recorded_socket_folder(self) -> Path | None:
-        """Where the address file says that the socket is."""
-        try:
-            return Path(json.loads(self.address_file.read_bytes())["host"])
-        except (OSError, ValueError, KeyError, TypeError):
-            return None
-
-    def present_socket_folder(self) -> Path | None:
-        """Where the socket of a running server stands, also after the spool was moved."""
-        for folder in (self.folder / "socket", self.recorded_socket_folder()):
-            if folder is not None and _fits(folder) and (folder / SOCKET).exists():
-                return folder
-        return None
-
-    def write_address(self, socket_folder: Path) -> str:
+    def write_address(self, sockets: Path) -> str:
         """Tell other commands where the server is; return the conninfo."""
-        document = {
-            "data": os.fsdecode(self.data),
-            "host": os.fsdecode(socket_folder),
-            "password": self.password_file.read_text(),
-        }
-        write_durable(self.address_file, json.dumps(document).encode(), mode=0o600)
-        return _conninfo(document)
-
-    def forget_address(self) -> None:
-        """Remove the address, and the socket's folder where it is a temporary one."""
-        recorded = self.recorded_socket_folder()
-        self.address_file.unlink(missing_ok=True)
-        if recorded is not None and recorded != self.folder / "socket" and _is_private(recorded):
-            with contextlib.suppress(OSError):  # not empty: not only ours
-                recorded.rmdir()
+        return self.address.write(sockets, self.data, self.password_file.read_text())
 
     def remove(self) -> None:
         """Delete everything of a server that does not live, the lock that is held last."""
-        self.forget_address()
+        self.address.forget()
         for path in self.folder.iterdir():
             if path.is_dir():
                 shutil.rmtree(path)
@@ -296,25 +244,6 @@ class Home:
             return os.open(
                 self.folder / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600
             )
-
-
-def read_conninfo(spool: Spool) -> str:
-    """The conninfo of the server that a daemon runs for this spool. Raises database-away."""
-    path = spool.require().folder(Folder.POSTGRES) / "server.json"
-    try:
-        return _conninfo(json.loads(path.read_bytes()))
-    except FileNotFoundError as error:
-        raise SpooldError(
-            errors.DATABASE_AWAY, f"no daemon runs for {spool.root}", hint="start it: `spoold run`"
-        ) from error
-    except PermissionError as error:
-        raise SpooldError(
-            errors.DATABASE_AWAY,
-            f"{path}: {error.strerror}",
-            hint="run this as the daemon's user",
-        ) from error
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise SpooldError(errors.DATABASE_AWAY, f"{path} cannot be used: {error}") from error
 
 
 @contextmanager
@@ -349,44 +278,6 @@ def _system_home(spool: uuid.UUID) -> Path:
             hint="move it away: root must not open files in a folder that others can change",
         )
     return folder
-
-
-def _conninfo(document: dict[str, str]) -> str:
-    # Everything is said, so that no PG* variable of the environment can change it.
-    return make_conninfo(
-        host=document["host"],
-        hostaddr="",
-        port=PORT,
-        user=USER,
-        password=document["password"],
-        dbname=DATABASE,
-        sslmode="disable",
-        gssencmode="disable",
-        target_session_attrs="any",
-        options="",
-    )
-
-
-def _fits(folder: Path) -> bool:
-    # Both libpq and unix_socket_directories take lists, divided by commas.
-    raw = os.fsencode(folder / SOCKET)
-    try:
-        text = raw.decode("ascii")
-    except UnicodeDecodeError:
-        return False
-    return len(raw) <= _SOCKET_PATH_BYTES and text.isprintable() and not set(text) & set(",\"'\\ ")
-
-
-def _is_private(folder: Path) -> bool:
-    try:
-        status = folder.lstat()
-    except OSError:
-        return False
-    return (
-        stat.S_ISDIR(status.st_mode)
-        and status.st_uid == os.geteuid()
-        and stat.S_IMODE(status.st_mode) == 0o700
-    )
 
 
 def _wait_for(descriptor: int, lock: int, why: str) -> None:

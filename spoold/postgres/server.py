@@ -22,10 +22,11 @@ import structlog
 from spoold import errors
 from spoold.errors import SpooldError
 from spoold.postgres import postmaster
+from spoold.postgres.address import SOCKET, read_conninfo
 from spoold.postgres.binaries import Binaries, environment, locate
 from spoold.postgres.cluster import check_version, failure, initialise
 from spoold.postgres.connection import connect
-from spoold.postgres.home import SOCKET, Home, disk_errors, read_conninfo
+from spoold.postgres.home import Home, disk_errors
 from spoold.spool import Spool
 
 _log = structlog.get_logger()
@@ -111,7 +112,7 @@ class Server:
         home = self._home
         deadline = time.monotonic() + _START_SECONDS
         while (lock := home.take_server_lock()) is None:
-            folder = home.present_socket_folder()
+            folder = home.address.present_folder()
             if folder is not None and postmaster.status(home.data) == "ready":
                 self.conninfo = home.write_address(folder)
                 connect(self.conninfo, "spoold adopt").close()
@@ -138,7 +139,7 @@ class Server:
         check_version(home, programs)
         _clear_leftovers(home)
         with disk_errors(home.folder):
-            sockets = home.socket_folder()
+            sockets = home.address.make_folder()
             log = _open_log(home)
         try:
             offset = os.fstat(log).st_size
@@ -195,7 +196,7 @@ class Server:
         process = postmaster.open_process(home.data)
         if process is None:
             if not home.server_lives():  # else it is out of sight: of another container, say
-                home.forget_address()
+                home.address.forget()
             return False
         try:
             signal.pidfd_send_signal(process, signal.SIGINT)  # fast shutdown
@@ -209,7 +210,7 @@ class Server:
         if self._process is not None:
             self._process.wait()
             self._process = None
-        home.forget_address()
+        home.address.forget()
         _log.info("postgres.stopped", data=str(home.data))
         return True
 
@@ -331,7 +332,7 @@ def _clear_leftovers(home: Home) -> None:
         )
     with disk_errors(home.folder):
         (home.data / "postmaster.pid").unlink(missing_ok=True)
-        for folder in (home.folder / "socket", home.recorded_socket_folder()):
+        for folder in (home.folder / "socket", home.address.recorded_folder()):
             if folder is not None:
                 (folder / SOCKET).unlink(missing_ok=True)
                 (folder / f"{SOCKET}.lock").unlink(missing_ok=True)

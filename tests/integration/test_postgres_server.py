@@ -77,7 +77,7 @@ def test_it_is_durable_private_and_without_tcp(server: postgres.Server, home_spo
     }.items():
         assert setting(server.conninfo, name) == value
     home = Home.of(home_spool)
-    folder = home.present_socket_folder()
+    folder = home.address.present_folder()
     assert folder is not None
     for private in (home.data, folder):
         assert stat.S_IMODE(private.stat().st_mode) == 0o700
@@ -252,7 +252,7 @@ def test_a_spool_with_a_long_path_gets_a_short_socket(
     long.create()
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "none"))
     server = postgres.ensure_running(long)
-    folder = Home.of(long).recorded_socket_folder()
+    folder = Home.of(long).address.recorded_folder()
     assert folder is not None
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
     assert answers(postgres.find(long)) == 1

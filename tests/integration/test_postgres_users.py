@@ -107,7 +107,7 @@ ORDINARY = """
     server = postgres.ensure_running(spool)
     connection = postgres.connect(postgres.find(spool), "tests")
     print(connection.execute("select 42").fetchone()[0], os.geteuid(), server.data, flush=True)
-    print(postgres.home.Home.of(spool).recorded_socket_folder(), flush=True)
+    print(postgres.home.Home.of(spool).address.recorded_folder(), flush=True)
     sys.stdin.read()
     connection.close()
     assert server.stop_if_last()
