@@ -48,10 +48,18 @@ class Placement:
         return None
 
     def take_back(self, roles: frozenset[str]) -> None:
-        """Undo the moves of these roles, so that they can be made to other names."""
+        """Undo the moves of these roles for good, so that they can be made to other names.
+
+        A row with the new names knows nothing of a file that a power cut puts back to its old one.
+        """
+        folders = set()
         for move in self.moves:
-            if move.role in roles and _inode(self._target(move)) == move.inode:
-                disk.rename_new(self._target(move), self._source(move))
+            source, target = self._source(move), self._target(move)
+            if move.role in roles and _inode(target) == move.inode:
+                disk.rename_new(target, source)
+                folders |= {os.path.dirname(source), os.path.dirname(target)}
+        for folder in sorted(folders):
+            disk.sync_folder(os.fsdecode(folder))
 
     def place_results(self) -> set[Path]:
         """Step (3); returns the folders to sync. Raises publish-lost or an OSError."""

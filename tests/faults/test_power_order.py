@@ -14,7 +14,9 @@ from pathlib import Path
 
 import pytest
 
+from spoold import points
 from spoold.queue.database import QUERIES
+from tests.conftest import wait_until
 from tests.faults.trace import (
     Call,
     Disk,
@@ -43,6 +45,10 @@ class Job:
         return str(self.status["job_id"])
 
     @property
+    def drop(self) -> str:
+        return str(self.status["drop"])
+
+    @property
     def published(self) -> list[str]:
         """The drop and the results."""
         names = [*self.status["files"].values()]
@@ -55,7 +61,7 @@ class Job:
 
     @property
     def dropped(self) -> str:
-        return f"{self.root}/inbox/{self.status['drop']}"
+        return f"{self.root}/inbox/{self.drop}"
 
     @property
     def beside(self) -> str:
@@ -65,11 +71,11 @@ class Job:
     @property
     def answer(self) -> str:
         """The status under status/."""
-        return f"{self.root}/status/{self.status['drop']}.status.json"
+        return f"{self.root}/status/{self.drop}.status.json"
 
     @property
     def claimed(self) -> str:
-        return f"{self.root}/.spoold/claimed/{self.id}.{self.status['drop']}"
+        return f"{self.root}/.spoold/claimed/{self.id}.{self.drop}"
 
     @property
     def scratch(self) -> str:
@@ -154,7 +160,16 @@ RULES = (
 )
 
 
-def broken(calls: Sequence[Call], jobs: Sequence[Job]) -> tuple[set[tuple[str, str]], list[str]]:
+TAKEN_BACK = Rule(
+    "other names are recorded of what is back where it came from",
+    lambda m: m.commits("amend_publishing"),
+    lambda m, disk: disk.lacks(names=[m.job.claimed, f"{m.job.root}/processed/{m.job.drop}"]),
+)
+
+
+def broken(
+    calls: Sequence[Call], jobs: Sequence[Job], rules: Sequence[Rule] = RULES
+) -> tuple[set[tuple[str, str]], list[str]]:
     """Hold the rules against a record: which applied to which job, and what was lacking."""
     committed: defaultdict[int, list[Statement]] = defaultdict(list)
     for said in statements(calls, QUERIES):
@@ -165,24 +180,24 @@ def broken(calls: Sequence[Call], jobs: Sequence[Job]) -> tuple[set[tuple[str, s
     def look(call: Call, disk: Disk) -> None:
         for job in jobs:
             moment = Moment(job, call, committed.get(call.began, ()))
-            for rule in RULES:
+            for rule in rules:
                 if rule.when(moment):
                     applied.add((rule.name, job.id))
                     lacking = rule.lacks(moment, disk)
-                    faults.extend(f"{rule.name}: {job.status['drop']}: {lost}" for lost in lacking)
+                    faults.extend(f"{rule.name}: {job.drop}: {lost}" for lost in lacking)
 
     replay(calls, look)
     return applied, faults
 
 
-def check(calls: Sequence[Call], jobs: Sequence[Job]) -> None:
+def check(calls: Sequence[Call], jobs: Sequence[Job], rules: Sequence[Rule] = RULES) -> None:
     """All rules hold, each has applied to each job, and each would notice a missing sync."""
-    applied, faults = broken(calls, jobs)
+    applied, faults = broken(calls, jobs, rules)
     assert faults == []
-    assert applied == {(rule.name, job.id) for rule in RULES for job in jobs}
-    _, without = broken(without_syncs(calls), jobs)
+    assert applied == {(rule.name, job.id) for rule in rules for job in jobs}
+    _, without = broken(without_syncs(calls), jobs, rules)
     assert {fault.rpartition(": ")[0] for fault in without} == {
-        f"{rule.name}: {job.status['drop']}" for rule in RULES for job in jobs
+        f"{rule.name}: {job.drop}" for rule in rules for job in jobs
     }
 
 
@@ -296,3 +311,21 @@ def test_e37_what_handlers_leave_and_failures_are_durable_in_the_same_order(
     assert ["log" in job.status["files"] for job in jobs] == [True, True, True, False]
     check(calls, jobs)
     check_turns(calls, jobs)
+
+
+def test_e37_what_is_taken_back_is_durable_before_the_row_has_other_names(
+    make_site: MakeSite, evidence: Path, conninfo: str, tmp_path: Path
+) -> None:
+    site = make_site(roots={"evidence": evidence}, database_url=conninfo)
+    site.environment[points.VARIABLE] = "publish.4"  # the drop has its name, the status has not
+    site.drop("request-demo.json", request())
+    daemon = site.start()
+    wait_until((site.root / "processed/request-demo.json").exists)
+    daemon.kill()
+    daemon.wait()
+    site.daemons.remove(daemon)
+    del site.environment[points.VARIABLE]
+    (site.root / "processed/request-demo.json.status.json").write_text("somebody else's")
+    calls, jobs = traced(site, ["request-demo.json"], tmp_path / "calls")
+    assert "~" in jobs[0].status["files"]["drop"]
+    check(calls, jobs, [TAKEN_BACK])
