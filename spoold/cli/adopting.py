@@ -1,7 +1,5 @@
 """`adopt`: a spool that was moved or restored, or whose database is gone."""
 
-from pathlib import Path
-
 import click
 
 from spoold.cli import options, output
@@ -18,11 +16,8 @@ from spoold.errors import Exit
 @options.config_options
 @options.json_option
 def adopt(
-    spool: Path | None,
-    spool_path: Path | None,
+    place: options.Place,
     new_database: bool,
-    config_path: Path | None,
-    settings: tuple[str, ...],
     as_json: bool,
 ) -> int:
     """Accept a spool that was moved to another disk or restored: no other copy of it is left.
@@ -38,12 +33,11 @@ def adopt(
     from spoold import adopt as moved
     from spoold import log
 
-    here = options.require(options.resolve_spool(spool, spool_path))
-    config = options.load_config(here, config_path, settings)
+    config = place.require_config()
     log.configure("warning", "text")
     accepted = moved.adopt(config, new_database=new_database)
     if as_json:
-        output.document({"spool": str(here.root), "accepted": accepted})
+        output.document({"spool": str(config.spool.root), "accepted": accepted})
         return Exit.DONE
     for sentence in accepted:
         output.line(f"accepted: {sentence}")

@@ -1,7 +1,6 @@
 """`bundles`: what was made and restored here, listed from the catalogue, kept or removed."""
 
 from itertools import islice
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -54,9 +53,7 @@ def bundles() -> None:
 def list_(
     site: str | None,
     limit: int,
-    spool_path: Path | None,
-    config_path: Path | None,
-    settings: tuple[str, ...],
+    place: options.Place,
     as_json: bool,
 ) -> int:
     """List bundles, the newest first; not those whose files were removed.
@@ -70,7 +67,7 @@ def list_(
     from spoold import bundle_store
     from spoold.queue.catalogue import Catalogue
 
-    with queue("bundles list", spool_path, config_path, settings) as (store, config):
+    with queue("bundles list", place) as (store, config):
         found = list(islice(Catalogue(store).newest(site), limit))
     there = {bundle.job: bundle_store.has_file(config, bundle) for bundle in found}
     if as_json:
@@ -89,9 +86,7 @@ def list_(
 @queue_options
 def show(
     bundle: str,
-    spool_path: Path | None,
-    config_path: Path | None,
-    settings: tuple[str, ...],
+    place: options.Place,
     as_json: bool,
 ) -> int:
     """Show what is known of a bundle, and whether its file is there; nothing of it is verified.
@@ -103,7 +98,7 @@ def show(
     from spoold import bundle_store
     from spoold.queue.catalogue import Catalogue
 
-    with queue("bundles show", spool_path, config_path, settings) as (store, config):
+    with queue("bundles show", place) as (store, config):
         found = Catalogue(store).find(bundle)
         there = found.removed_at is None and bundle_store.is_there(config, store, found)
     document = _document(found, there=there)
@@ -133,9 +128,7 @@ def show(
 @queue_options
 def delete(
     bundles: tuple[str, ...],
-    spool_path: Path | None,
-    config_path: Path | None,
-    settings: tuple[str, ...],
+    place: options.Place,
     as_json: bool,
 ) -> int:
     """Remove the files of bundles, for good and without asking. Requests and answers stay.
@@ -153,7 +146,7 @@ def delete(
 
     removed: list[str] = []
     refused: list[tuple[str, SpooldError]] = []
-    with queue("bundles delete", spool_path, config_path, settings) as (store, config):
+    with queue("bundles delete", place) as (store, config):
         for text in bundles:
             try:
                 found = Catalogue(store).find(text)
@@ -190,9 +183,7 @@ def delete(
 @queue_options
 def pin(
     bundle: str,
-    spool_path: Path | None,
-    config_path: Path | None,
-    settings: tuple[str, ...],
+    place: options.Place,
     as_json: bool,
 ) -> int:
     """Keep a bundle, with its request and its status, whatever the rules say.
@@ -201,7 +192,7 @@ def pin(
     Example: spoold bundles pin demo-5f21c09a77d1
     Exit status: 0 pinned · 1 there is none, or more than one, or it was removed · 69 no database
     """
-    return _pin(bundle, spool_path, config_path, settings, pinned=True, as_json=as_json)
+    return _pin(bundle, place, pinned=True, as_json=as_json)
 
 
 @bundles.command()
@@ -209,9 +200,7 @@ def pin(
 @queue_options
 def unpin(
     bundle: str,
-    spool_path: Path | None,
-    config_path: Path | None,
-    settings: tuple[str, ...],
+    place: options.Place,
     as_json: bool,
 ) -> int:
     """Let the rules of retention have a bundle again.
@@ -220,7 +209,7 @@ def unpin(
     Example: spoold bundles unpin demo-5f21c09a77d1
     Exit status: 0 unpinned · 1 there is none, or more than one, or it was removed · 69 no database
     """
-    return _pin(bundle, spool_path, config_path, settings, pinned=False, as_json=as_json)
+    return _pin(bundle, place, pinned=False, as_json=as_json)
 
 
 @bundles.command()
@@ -234,9 +223,7 @@ def prune(
     keep: int | None,
     max_bytes: int | None,
     dry_run: bool,
-    spool_path: Path | None,
-    config_path: Path | None,
-    settings: tuple[str, ...],
+    place: options.Place,
     as_json: bool,
 ) -> int:
     """Remove the files of bundles that a limit leaves no place for; each limit counts alone.
@@ -255,7 +242,7 @@ def prune(
     limits = Limits(keep or 0, max_bytes or 0, older_than or 0)
     if limits == Limits():
         raise click.UsageError("say how much may stay: --older-than, --keep or --max-bytes")
-    with queue("bundles prune", spool_path, config_path, settings) as (store, config):
+    with queue("bundles prune", place) as (store, config):
         done = bundle_store.prune(config, store, limits, dry_run=dry_run)
     size = sum(bundle.bytes for bundle in done.going)
     if as_json:
@@ -282,9 +269,7 @@ def prune(
 
 def _pin(
     text: str,
-    spool_path: Path | None,
-    config_path: Path | None,
-    settings: tuple[str, ...],
+    place: options.Place,
     *,
     pinned: bool,
     as_json: bool,
@@ -292,7 +277,7 @@ def _pin(
     from spoold import bundle_store
     from spoold.queue.catalogue import Catalogue
 
-    with queue("bundles pin", spool_path, config_path, settings) as (store, config):
+    with queue("bundles pin", place) as (store, config):
         found = Catalogue(store).find(text)
         bundle_store.pin(config, store, found, pinned=pinned)
     if as_json:

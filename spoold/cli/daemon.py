@@ -2,7 +2,6 @@
 
 import os
 import signal
-from pathlib import Path
 from typing import Any
 
 import click
@@ -23,15 +22,12 @@ from spoold.cli import options, output
 )
 @options.config_options
 def run(
-    spool: Path | None,
-    spool_path: Path | None,
+    place: options.Place,
     once: bool,
     workers: int | None,
     listen: str | None,
     log_level: str | None,
     log_format: str | None,
-    config_path: Path | None,
-    settings: tuple[str, ...],
 ) -> int:
     """Run the daemon of a spool: embedded database, intake, workers, publishing, metrics.
 
@@ -46,7 +42,6 @@ def run(
     before = _let_sigterm_end_at_once()
     from spoold.daemon.run import run as run_daemon
 
-    here = options.require(options.resolve_spool(spool, spool_path))
     given = {
         "workers.count": None if workers is None else str(workers),
         "http.listen": listen,
@@ -54,7 +49,7 @@ def run(
         "log.format": log_format,
     }
     flags = {key: value for key, value in given.items() if value is not None}
-    config = options.load_config(here, config_path, settings, flags)
+    config = place.require_config(flags)
     signal.signal(signal.SIGTERM, before)  # from here on there is something to tidy up
     return run_daemon(config, once=once)
 
@@ -62,12 +57,7 @@ def run(
 @click.command()
 @options.spool_argument
 @options.config_options
-def worker(
-    spool: Path | None,
-    spool_path: Path | None,
-    config_path: Path | None,
-    settings: tuple[str, ...],
-) -> int:
+def worker(place: options.Place) -> int:
     """Run one worker process. `spoold run` starts its own; this is for more of them.
 
     \b
@@ -77,8 +67,7 @@ def worker(
     _let_sigterm_end_at_once()
     from spoold.daemon.work import work
 
-    here = options.require(options.resolve_spool(spool, spool_path))
-    return work(options.load_config(here, config_path, settings))
+    return work(place.require_config())
 
 
 def _let_sigterm_end_at_once() -> Any:

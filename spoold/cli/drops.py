@@ -38,7 +38,7 @@ def submit(
     name: str | None,
     wait: bool,
     timeout: float | None,
-    spool_path: Path | None,
+    place: options.Place,
     as_json: bool,
 ) -> int:
     """Put FILE into the inbox: whole or not at all, and never over another drop.
@@ -52,7 +52,7 @@ def submit(
       3 not trusted · 4 rejected · 5 duplicate · 6 broken · 7 not final in time · 8 cancelled
       75 a drop of that name waits in the inbox · 78 no spool
     """
-    here = options.require_folders(options.resolve_spool(option=spool_path))
+    here = place.require_folders()
     raw = os.fsencode(name) if name is not None else os.fsencode(file.name)
     if b"/" in raw:
         raise click.BadParameter(f"{name!r} is a path, not a name", param_hint="--as")
@@ -63,7 +63,7 @@ def submit(
             file,
             raw,
             lambda done, total: progress.update("copy", done, total),
-            options.handlers_for(here, raw),
+            options.handlers_for(place, raw),
         )
         if not wait and timeout is None:
             answer = None
@@ -87,7 +87,7 @@ def submit(
 @click.option("--verify", is_flag=True, help="Check the signature and say who made it.")
 @options.spool_option
 @options.json_option
-def status(name: str | None, verify: bool, spool_path: Path | None, as_json: bool) -> int:
+def status(name: str | None, verify: bool, place: options.Place, as_json: bool) -> int:
     """How a drop fares, by its name, or a job, by its id or the last 12 digits of that.
 
     Reads the status file only: no daemon and no database are needed. --json prints it as it stands.
@@ -98,7 +98,7 @@ def status(name: str | None, verify: bool, spool_path: Path | None, as_json: boo
     Exit status: 0 there is one, the daemon lives · 1 there is none · 3 not trusted
       6 signature broken · 69 no daemon lives · 78 no spool
     """
-    here = options.require_folders(options.resolve_spool(option=spool_path))
+    here = place.require_folders()
     if name is None:
         from spoold.cli import daemon_status
 

@@ -26,9 +26,7 @@ if TYPE_CHECKING:
 def inspect(
     bundle: Path,
     threshold: int | None,
-    keys: tuple[Path, ...],
-    site: str | None,
-    spool_path: Path | None,
+    choice: trusting.KeyChoice,
     as_json: bool,
 ) -> int:
     """What a bundle says of itself: from whom, for whom, when, what, how big; and who signed it.
@@ -46,9 +44,9 @@ def inspect(
     with trusting.opened(bundle) as file:
         head, size = reader.inspect(file), _size(file)
     manifest = head.claims()
-    keyring, verdict = _verdict(head, bundle, threshold, keys, site, spool_path)
+    keyring, verdict = _verdict(head, bundle, threshold, choice)
     found = list(signatures(head, manifest, keyring.trust))
-    missing = _missing(manifest, found, spool_path)
+    missing = _missing(manifest, found, choice.place)
     if as_json:
         output.document(
             {
@@ -92,9 +90,7 @@ def _verdict(
     head: "Head",
     bundle: Path,
     threshold: int | None,
-    keys: tuple[Path, ...],
-    site: str | None,
-    spool_path: Path | None,
+    choice: trusting.KeyChoice,
 ) -> tuple[trusting.Keyring, dict[str, object]]:
     """Whom this site believes, and whether it would believe the head, or why not."""
     from spoold import trust
@@ -102,7 +98,7 @@ def _verdict(
 
     keyring = trusting.Keyring(trust.Trust([]))
     try:
-        keyring = trusting.keyring(keys, site, spool_path)
+        keyring = choice.keyring()
         verified = verify_head(head, keyring.trust, keyring.policy(bundle, threshold))
     except SpooldError as error:
         return keyring, {"trusted": False, **output.error_document(error)}
@@ -115,7 +111,7 @@ def _verdict(
 
 
 def _missing(
-    manifest: "Manifest", found: list["Signature"], spool_path: Path | None
+    manifest: "Manifest", found: list["Signature"], place: options.Place
 ) -> dict[str, str] | None:
     """The sender's key, where nobody here knows it."""
     from spoold.bundle.signatures import Standing
@@ -124,7 +120,7 @@ def _missing(
     # Nobody has vouched for this name yet, and the command is there to be copied into a shell.
     if found[0].standing is not Standing.UNKNOWN or not SITE_NAME.fullmatch(manifest.site):
         return None
-    where = "" if spool_path is None else f" --spool {shlex.quote(str(spool_path))}"
+    where = "" if place.named is None else f" --spool {shlex.quote(str(place.named))}"
     trust = f"spoold keys trust {manifest.site}.pub --site {manifest.site} --role bundle"
     return {
         "key_id": manifest.key_id,

@@ -1,7 +1,7 @@
 """`jobs`, `jobs prune`, `cancel`, `forget`: the operator's side of the queue, in the database."""
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,20 +20,17 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def queue(
-    command: str, spool_path: Path | None, config_path: Path | None, settings: tuple[str, ...]
-) -> Iterator[tuple["Store", "Config"]]:
+def queue(command: str, place: options.Place) -> Iterator[tuple["Store", "Config"]]:
     """The queue of the spool that the options name, for one command."""
     from spoold import log, operate
 
-    here = options.require(options.resolve_spool(option=spool_path))
-    config = options.load_config(here, config_path, settings)
+    config = place.require_config()
     log.configure("warning", "text")
     with operate.open_store(config, command) as store:
         yield store, config
 
 
-def queue_options(command: Callable[..., int]) -> Callable[..., int]:
+def queue_options(command: options.Command) -> options.Command:
     """`--spool`, `--config`, `--set` and `--json`."""
     return options.spool_option(options.config_options(options.json_option(command)))
 
@@ -53,9 +50,7 @@ def jobs(
     context: click.Context,
     states: tuple[str, ...],
     limit: int,
-    spool_path: Path | None,
-    config_path: Path | None,
-    settings: tuple[str, ...],
+    place: options.Place,
     as_json: bool,
 ) -> int:
     """List jobs, the newest first; or `prune` the rows of those that ended long ago.
@@ -66,7 +61,7 @@ def jobs(
     """
     if context.invoked_subcommand is not None:
         return Exit.DONE
-    with queue("jobs", spool_path, config_path, settings) as (store, _):
+    with queue("jobs", place) as (store, _):
         found = store.jobs([State(state) for state in states], limit)
     if as_json:
         output.document({"jobs": [_document(job) for job in found]})
@@ -90,9 +85,7 @@ def jobs(
 def prune(
     older_than: int,
     dry_run: bool,
-    spool_path: Path | None,
-    config_path: Path | None,
-    settings: tuple[str, ...],
+    place: options.Place,
     as_json: bool,
 ) -> int:
     """Delete the rows of finished jobs that ended long ago, some thousand at a time.
@@ -106,7 +99,7 @@ def prune(
     """
     from spoold.retention import prune_jobs
 
-    with queue("jobs prune", spool_path, config_path, settings) as (store, config):
+    with queue("jobs prune", place) as (store, config):
         count = store.prunable(older_than) if dry_run else 0
         # Each batch is a commit of its own: vacuum can follow, and claims go on in between.
         while not dry_run and (deleted := prune_jobs(config.spool, store, older_than)):
@@ -123,9 +116,7 @@ def prune(
 @queue_options
 def cancel(
     job: str,
-    spool_path: Path | None,
-    config_path: Path | None,
-    settings: tuple[str, ...],
+    place: options.Place,
     as_json: bool,
 ) -> int:
     """Stop a job that is not final and not being published yet.
@@ -138,7 +129,7 @@ def cancel(
     """
     from spoold import operate
 
-    with queue("cancel", spool_path, config_path, settings) as (store, config):
+    with queue("cancel", place) as (store, config):
         found = operate.cancel(store, config.spool, job)
     if as_json:
         output.document({"job_id": str(found.id), "state": "cancelled"})
@@ -152,9 +143,7 @@ def cancel(
 @queue_options
 def forget(
     bundle: str,
-    spool_path: Path | None,
-    config_path: Path | None,
-    settings: tuple[str, ...],
+    place: options.Place,
     as_json: bool,
 ) -> int:
     """Let a bundle that was restored here be restored again, instead of being a duplicate.
@@ -169,7 +158,7 @@ def forget(
     from spoold.actions import rehydrate
 
     digest = _manifest_sha256(bundle)
-    with queue("forget", spool_path, config_path, settings) as (store, config):
+    with queue("forget", place) as (store, config):
         if digest is not None:
             job_id = store.forget(rehydrate.key(digest))
         else:

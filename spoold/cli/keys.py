@@ -30,14 +30,14 @@ def keys() -> None:
 @keys.command()
 @options.spool_option
 @options.json_option
-def show(spool_path: Path | None, as_json: bool) -> int:
+def show(place: options.Place, as_json: bool) -> int:
     """Print this site's public key, PEM, on the standard output, and its id on the standard error.
 
     \b
     Example: spoold keys show > site-a.pub
     Exit status: 0 done · 3 no usable key · 78 no spool
     """
-    here = options.require_folders(options.resolve_spool(option=spool_path))
+    here = place.require_folders()
     pem = _public_pem(here)
     public, algorithm = trust.load_public(pem, str(here.public_key))
     key_id = trust.key_id(public)
@@ -64,7 +64,7 @@ def show(spool_path: Path | None, as_json: bool) -> int:
 @options.spool_option
 @options.json_option
 def trust_key(
-    file: Path, site: str, roles: tuple[str, ...], spool_path: Path | None, as_json: bool
+    file: Path, site: str, roles: tuple[str, ...], place: options.Place, as_json: bool
 ) -> int:
     """Trust the public key in FILE (- reads it from the standard input) as that of a site.
 
@@ -72,14 +72,14 @@ def trust_key(
     Example: spoold keys trust site-b.pub --site site-b --role bundle
     Exit status: 0 done · 1 unreadable · 2 usage · 3 key not usable · 78 no spool
     """
-    here = options.require(options.resolve_spool(option=spool_path))
+    here = place.require()
     if not trust.SITE_NAME.fullmatch(site):
         raise click.BadParameter(
             f"{site!r}: up to 63 of a-z, 0-9 and -, not beginning with -", param_hint="--site"
         )
     granted = frozenset(trust.Role(role) for role in roles) or trust.ALL_ROLES
     key = trust.trusted_key(read_key(file), site, str(file), granted)
-    said = _remarks(here, key)
+    said = _remarks(place, key)
     hand_over(trust_store.store_trusted(here, key))
     if as_json:
         output.document({**_key_document(key), "remarks": said})
@@ -96,15 +96,15 @@ def trust_key(
 @keys.command("list")
 @options.spool_option
 @options.json_option
-def list_keys(spool_path: Path | None, as_json: bool) -> int:
+def list_keys(place: options.Place, as_json: bool) -> int:
     """List this site's own key and the keys it trusts.
 
     \b
     Example: spoold keys list --json | jq -r '.keys[].site'
     Exit status: 0 done · 3 a key is damaged · 78 no spool
     """
-    here = options.require(options.resolve_spool(option=spool_path))
-    own = _own(here)
+    here = place.require()
+    own = _own(place)
     found = sorted(trust_store.load_trust(here), key=lambda key: (key.site, key.key_id))
     if as_json:
         output.document(
@@ -137,7 +137,7 @@ def list_keys(spool_path: Path | None, as_json: bool) -> int:
 @click.option("--undo", is_flag=True, help="Trust the key again.")
 @options.spool_option
 @options.json_option
-def revoke(key_id: str, undo: bool, spool_path: Path | None, as_json: bool) -> int:
+def revoke(key_id: str, undo: bool, place: options.Place, as_json: bool) -> int:
     """Refuse everything that a trusted key signs from now on, whenever it was signed.
 
     KEY_ID is 16 or more of its digits, as `keys list` shows them.
@@ -146,8 +146,8 @@ def revoke(key_id: str, undo: bool, spool_path: Path | None, as_json: bool) -> i
     Example: spoold keys revoke 1f0c5b7a9d3e2468
     Exit status: 0 done · 1 no such key · 2 usage · 78 no spool
     """
-    here = options.require(options.resolve_spool(option=spool_path))
-    key = replace(_matching(here, key_id), revoked=not undo)
+    here = place.require()
+    key = replace(_matching(place, key_id), revoked=not undo)
     hand_over(trust_store.store_trusted(here, key))
     if as_json:
         output.document(_key_document(key))
@@ -179,9 +179,7 @@ def generate(
     algorithm: str,
     rotate: bool,
     target: Path | None,
-    spool_path: Path | None,
-    config_path: Path | None,
-    settings: tuple[str, ...],
+    place: options.Place,
     as_json: bool,
 ) -> int:
     """Make this site's signing key.
@@ -199,8 +197,8 @@ def generate(
         if rotate:
             raise click.UsageError("--output makes a new key: there is nothing to rotate")
         return _generate_apart(target, made, as_json=as_json)
-    here = options.require(options.resolve_spool(option=spool_path))
-    loaded = options.load_config(here, config_path, settings)
+    loaded = place.require_config()
+    here = loaded.spool
     path = loaded.signing_key
     if os.path.lexists(path):
         if not rotate:
@@ -269,17 +267,18 @@ def _public_pem(here: Spool) -> bytes:
         ) from error
 
 
-def _own(here: Spool) -> trust.TrustedKey | None:
+def _own(place: options.Place) -> trust.TrustedKey | None:
+    here = place.spool
     if not here.public_key.exists():
         return None
-    site = options.load_config(here).site
+    site = place.config().site
     return trust.trusted_key(_public_pem(here), site, str(here.public_key))
 
 
-def _remarks(here: Spool, key: trust.TrustedKey) -> list[str]:
+def _remarks(place: options.Place, key: trust.TrustedKey) -> list[str]:
     """What an operator should know before believing that all is as meant."""
     said = []
-    own = _own(here)
+    own = _own(place)
     if own is not None and own.key_id == key.key_id:
         if own.site != key.site:
             raise SpooldError(
@@ -293,7 +292,7 @@ def _remarks(here: Spool, key: trust.TrustedKey) -> list[str]:
             f"{key.site} is this site's own name: right for a key it used before, wrong for "
             "another site"
         )
-    for other in trust_store.load_trust(here):
+    for other in trust_store.load_trust(place.spool):
         if other.key_id == key.key_id:
             if other.site != key.site:
                 said.append(f"it was trusted as {other.site} before: now as {key.site}")
@@ -304,15 +303,15 @@ def _remarks(here: Spool, key: trust.TrustedKey) -> list[str]:
     return said
 
 
-def _matching(here: Spool, text: str) -> trust.TrustedKey:
+def _matching(place: options.Place, text: str) -> trust.TrustedKey:
     wanted = text.strip().lower()
     if len(wanted) < _SHOWN_DIGITS or not set(wanted) <= set("0123456789abcdef"):
         raise click.BadParameter(
             f"{text!r}: 16 or more digits of a key id, as `spoold keys list` shows them"
         )
-    found = [key for key in trust_store.load_trust(here) if key.key_id.startswith(wanted)]
+    found = [key for key in trust_store.load_trust(place.spool) if key.key_id.startswith(wanted)]
     if len(found) != 1:
-        own = _own(here)
+        own = _own(place)
         if not found and own is not None and own.key_id.startswith(wanted):
             raise SpooldError(
                 errors.KEY_UNKNOWN,

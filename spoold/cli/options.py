@@ -1,10 +1,12 @@
 """Options that several commands share, and what becomes of them."""
 
+import functools
 import math
 import os
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -20,9 +22,9 @@ if TYPE_CHECKING:
 else:
     _Ages = click.ParamType  # at run time click 8.2 knows no parameters of it
 
-Command = TypeVar("Command", bound=Callable[..., Any])
+Command = Callable[..., int]
 
-DEFAULT_SPOOL = "spool"
+_DEFAULT_SPOOL = "spool"
 
 
 class NamedPath(click.Path):
@@ -67,13 +69,82 @@ EXISTING = click.Path(path_type=Path, exists=True, dir_okay=False, allow_dash=Fa
 json_option = click.option(
     "--json", "as_json", is_flag=True, help="Print one JSON document and nothing else."
 )
-spool_option = click.option(
-    "--spool",
-    "spool_path",
-    type=PATH,
-    metavar="SPOOL",
-    help="The spool; else SPOOLD_SPOOL, else ./spool.",
-)
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """The spool that a command is about, and what its options say of the configuration."""
+
+    named: Path | None  # by the argument or --spool
+    config_path: Path | None = None
+    settings: tuple[str, ...] = ()
+
+    @property
+    def spool(self) -> Spool:
+        """The spool: the one named, else SPOOLD_SPOOL, else ./spool; whether it exists or not."""
+        return Spool.at(self.named or os.environ.get("SPOOLD_SPOOL") or _DEFAULT_SPOOL)
+
+    def require(self) -> Spool:
+        """The spool, if `init` has been here and this user may look into `.spoold`."""
+        spool = self.spool
+        try:
+            return spool.require()
+        except PermissionError as error:
+            raise not_yours(spool) from error
+
+    def require_folders(self) -> Spool:
+        """The spool, if it looks like one to somebody who may not look into `.spoold`."""
+        spool = self.spool
+        if not (spool.root / "inbox").is_dir() or not (spool.root / "status").is_dir():
+            raise SpooldError(
+                errors.SPOOL_MISSING,
+                f"{spool.root} is no spool",
+                hint=f"make it with `spoold init {spool.root}`, or name another: --spool, "
+                "SPOOLD_SPOOL, or ./spool",
+            )
+        return spool
+
+    def config(self, flags: dict[str, str] | None = None) -> "Config":
+        """The configuration in force, `--set` and other flags included."""
+        from spoold import config
+
+        merged: dict[str, str] = {}
+        for setting in self.settings:
+            key, equals, value = setting.partition("=")
+            if not equals or not key.strip():
+                raise click.BadParameter(f"{setting!r} is not KEY=VALUE", param_hint="--set")
+            merged[key.strip()] = value
+        return config.load(self.spool, self.config_path, {**merged, **(flags or {})})
+
+    def require_config(self, flags: dict[str, str] | None = None) -> "Config":
+        """The configuration of a spool that `require` finds in order."""
+        self.require()
+        return self.config(flags)
+
+
+def spool_option(command: Command) -> Command:
+    """`--spool`; the command is given a Place, which takes in what `config_options` add."""
+
+    @functools.wraps(command)
+    def placed(
+        *,
+        spool_path: Path | None,
+        spool: Path | None = None,
+        config_path: Path | None = None,
+        settings: tuple[str, ...] = (),
+        **given: object,
+    ) -> int:
+        if spool is not None and spool_path is not None and spool != spool_path:
+            raise click.UsageError(f"two spools are named: {spool} and --spool {spool_path}")
+        return command(place=Place(spool or spool_path, config_path, settings), **given)
+
+    return click.option(
+        "--spool",
+        "spool_path",
+        type=PATH,
+        metavar="SPOOL",
+        help="The spool; else SPOOLD_SPOOL, else ./spool.",
+    )(placed)
 
 
 def spool_argument(command: Command) -> Command:
@@ -100,22 +171,6 @@ def config_options(command: Command) -> Command:
     return file(flag(command))
 
 
-def resolve_spool(argument: Path | None = None, option: Path | None = None) -> Spool:
-    """The spool: argument, else option, else SPOOLD_SPOOL, else ./spool."""
-    if argument is not None and option is not None and argument != option:
-        raise click.UsageError(f"two spools are named: {argument} and --spool {option}")
-    named = argument or option or os.environ.get("SPOOLD_SPOOL") or DEFAULT_SPOOL
-    return Spool.at(named)
-
-
-def require(spool: Spool) -> Spool:
-    """Return the spool if `init` has been here and this user may look into `.spoold`."""
-    try:
-        return spool.require()
-    except PermissionError as error:
-        raise not_yours(spool) from error
-
-
 def not_yours(spool: Spool) -> SpooldError:
     """The refusal of what only the spool's owner, or root, can do."""
     import pwd
@@ -132,19 +187,7 @@ def not_yours(spool: Spool) -> SpooldError:
     )
 
 
-def require_folders(spool: Spool) -> Spool:
-    """Return the spool if it looks like one to somebody who may not look into `.spoold`."""
-    if not (spool.root / "inbox").is_dir() or not (spool.root / "status").is_dir():
-        raise SpooldError(
-            errors.SPOOL_MISSING,
-            f"{spool.root} is no spool",
-            hint=f"make it with `spoold init {spool.root}`, or name another: --spool, "
-            "SPOOLD_SPOOL, or ./spool",
-        )
-    return spool
-
-
-def handlers_for(spool: Spool, name: bytes) -> "Handlers":
+def handlers_for(place: Place, name: bytes) -> "Handlers":
     """The spool's handlers, if they may matter for a name; none where nothing can be read."""
     from spoold.handlers import NO_HANDLERS
     from spoold.intake.names import NameKind, classify
@@ -152,24 +195,6 @@ def handlers_for(spool: Spool, name: bytes) -> "Handlers":
     if classify(name) is not NameKind.FOREIGN:
         return NO_HANDLERS
     try:
-        return load_config(spool).handlers
+        return place.config().handlers
     except (SpooldError, OSError):  # a dropper may not be let in; the daemon knows better
         return NO_HANDLERS
-
-
-def load_config(
-    spool: Spool,
-    path: Path | None = None,
-    settings: tuple[str, ...] = (),
-    flags: dict[str, str] | None = None,
-) -> "Config":
-    """The configuration in force, `--set` and other flags included."""
-    from spoold import config
-
-    merged: dict[str, str] = {}
-    for setting in settings:
-        key, equals, value = setting.partition("=")
-        if not equals or not key.strip():
-            raise click.BadParameter(f"{setting!r} is not KEY=VALUE", param_hint="--set")
-        merged[key.strip()] = value
-    return config.load(spool, path, {**merged, **(flags or {})})

@@ -26,9 +26,7 @@ _MAX_REQUEST_BYTES = 1024 * 1024
 @click.argument("file", type=_FILE)
 @trusting.key_options
 @options.json_option
-def check(
-    file: Path, keys: tuple[Path, ...], site: str | None, spool_path: Path | None, as_json: bool
-) -> int:
+def check(file: Path, choice: trusting.KeyChoice, as_json: bool) -> int:
     """Validate a request (- reads the standard input); all its mistakes are told at once.
 
     A signature is checked against the spool's trust store where there is one to be read, or against
@@ -50,20 +48,20 @@ def check(
     from spoold.intake.access import require_access
 
     name = os.fsencode(file.name)
-    here = options.resolve_spool(option=spool_path)
-    if handler := options.handlers_for(here, name).of_drop(name):
+    place = choice.place
+    if handler := options.handlers_for(place, name).of_drop(name):
         return _check_handled(file, name, handler, as_json=as_json)
     limit = _MAX_REQUEST_BYTES
-    if _is_open(here):
-        limit = options.load_config(here).intake.max_request_bytes
+    if _is_open(place.spool):
+        limit = place.config().intake.max_request_bytes
     parsed = parse_request(read_request(file, limit))
-    believed, required = _believed(keys, site, spool_path)
+    believed, required = _believed(choice)
     unchecked = believed is None and bool(parsed.envelope.signatures)
     signer = None
     if not unchecked:
         trust = believed or nobody()
         signer = require_access(parsed, lambda: trust, datetime.now(UTC), signed=required)
-    configured = _check_names(parsed, here, required=spool_path is not None)
+    configured = _check_names(parsed, place)
     if as_json:
         output.document(
             {
@@ -85,15 +83,14 @@ def check(
     return Exit.DONE
 
 
-def _believed(
-    keys: tuple[Path, ...], site: str | None, spool_path: Path | None
-) -> "tuple[Trust | None, bool]":
+def _believed(choice: trusting.KeyChoice) -> "tuple[Trust | None, bool]":
     """Whom to believe, None where nobody says so, and whether a request must be signed."""
-    here = options.resolve_spool(option=spool_path)
-    if not keys and site is None and spool_path is None and not _is_open(here):
+    place = choice.place
+    named = choice.keys or choice.site is not None or place.named is not None
+    if not named and not _is_open(place.spool):
         return None, False
-    ring = trusting.keyring(keys, site, spool_path)
-    return ring.trust, not keys and options.load_config(here).intake.require_signed
+    ring = choice.keyring()
+    return ring.trust, not choice.keys and place.config().intake.require_signed
 
 
 def _is_open(here: "Spool") -> bool:
@@ -104,13 +101,13 @@ def _is_open(here: "Spool") -> bool:
         return False
 
 
-def _check_names(parsed: "ParsedRequest", here: "Spool", *, required: bool) -> bool:
+def _check_names(parsed: "ParsedRequest", place: options.Place) -> bool:
     """Hold what a request names against a spool's configuration; False where there is none."""
     from spoold.actions import ACTIONS
 
-    if not required and not _is_open(here):
+    if place.named is None and not _is_open(place.spool):
         return False
-    connections = options.load_config(here).connections
+    connections = place.config().connections
     ACTIONS[parsed.envelope.action].check(parsed.envelope, connections)
     return True
 
@@ -143,9 +140,7 @@ def _check_handled(file: Path, name: bytes, handler: "Handler", *, as_json: bool
 def build(
     request: Path,
     folder: Path,
-    spool_path: Path | None,
-    config_path: Path | None,
-    settings: tuple[str, ...],
+    place: options.Place,
     as_json: bool,
 ) -> int:
     """Build the bundle that a request asks for, now and without the queue, into DIR.
@@ -158,8 +153,7 @@ def build(
     """
     from spoold import build
 
-    here = options.require(options.resolve_spool(option=spool_path))
-    config = options.load_config(here, config_path, settings)
+    config = place.require_config()
     parsed = parse_request(read_request(request, config.intake.max_request_bytes))
     with output.Progress(str(request), quiet=as_json) as progress:
         target, outcome = build.build(

@@ -55,9 +55,7 @@ def restore(
     links: str,
     owners: bool,
     threshold: int | None,
-    keys: tuple[Path, ...],
-    site: str | None,
-    spool_path: Path | None,
+    choice: trusting.KeyChoice,
     as_json: bool,
 ) -> int:
     """Verify a bundle (- reads the standard input) and restore its files as DIR.
@@ -81,7 +79,7 @@ def restore(
 
     if only is not None and (wrong := globs.fault(only)):
         raise click.BadParameter(f"{only!r} {wrong}", param_hint="--only")
-    keyring = trusting.keyring(keys, site, spool_path)
+    keyring = choice.keyring()
     policy = keyring.policy(bundle, threshold)
     restorer = Restorer(
         folder,

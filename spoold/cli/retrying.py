@@ -1,7 +1,6 @@
 """`retry`: finished jobs run again, by name or as many as ended in one way."""
 
 import difflib
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -53,9 +52,7 @@ def retry(
     code: str | None,
     older_than: int,
     dry_run: bool,
-    spool_path: Path | None,
-    config_path: Path | None,
-    settings: tuple[str, ...],
+    place: options.Place,
     as_json: bool,
 ) -> int:
     """Run the drops of finished jobs again, as new jobs. The old answers stay.
@@ -74,7 +71,7 @@ def retry(
     if bool(jobs) == bool(states or code):
         raise click.UsageError("name jobs, or choose them with --state or --code")
     wanted = [State(state) for state in states] or _STATES
-    with queue("retry", spool_path, config_path, settings) as (store, config):
+    with queue("retry", place) as (store, config):
         if jobs:
             chosen = [operate.find(store, config.spool, job) for job in jobs]
         else:

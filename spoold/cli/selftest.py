@@ -1,6 +1,5 @@
 """`selftest`: prove on the user's own machine and database what must hold there."""
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -29,11 +28,8 @@ def selftest() -> None:
 @options.config_options
 @options.json_option
 def fence(
-    spool: Path | None,
-    spool_path: Path | None,
+    place: options.Place,
     jobs: int,
-    config_path: Path | None,
-    settings: tuple[str, ...],
     as_json: bool,
 ) -> int:
     """Prove that a worker which has lost a job can report nothing and publish nothing.
@@ -50,9 +46,7 @@ def fence(
     """
     from spoold import selftest as tests
 
-    here = options.require(options.resolve_spool(spool, spool_path))
-    config = options.load_config(here, config_path, settings)
-    done = tests.fence(config, jobs, None if as_json else _say)
+    done = tests.fence(place.require_config(), jobs, None if as_json else _say)
     if as_json:
         output.document(_document(done))
     else:

@@ -35,7 +35,7 @@ _FILE = options.NamedPath(path_type=Path, dir_okay=False, allow_dash=True)
 @options.spool_option
 @options.json_option
 def sign(
-    file: Path, key: Path | None, target: Path | None, spool_path: Path | None, as_json: bool
+    file: Path, key: Path | None, target: Path | None, place: options.Place, as_json: bool
 ) -> int:
     """Sign a request (- reads the standard input), so that a site knows from whom it comes.
 
@@ -51,8 +51,7 @@ def sign(
     if key is not None:
         signer = trust.load_signer(key, "")
     else:
-        here = options.require(options.resolve_spool(option=spool_path))
-        config = options.load_config(here)
+        config = place.require_config()
         signer = trust.load_signer(config.signing_key, config.site)
     parsed = parse_request(read_request(file))
     unsigned = {name: value for name, value in parsed.document.items() if name != "signatures"}

@@ -29,9 +29,7 @@ _ALGORITHMS = {"rsa": trust.Algorithm.RSA, "ed25519": trust.Algorithm.ED25519}
     help="Of the signing key: RSA-3072 or Ed25519.",
 )
 @options.json_option
-def init(
-    spool: Path | None, spool_path: Path | None, site: str | None, algorithm: str, as_json: bool
-) -> int:
+def init(place: options.Place, site: str | None, algorithm: str, as_json: bool) -> int:
     """Make a spool: the tree, its id, a signing key and a commented configuration.
 
     Run again, it makes what is missing and changes nothing else.
@@ -40,7 +38,7 @@ def init(
     Example: spoold init /srv/spool --site site-a
     Exit status: 0 done · 2 usage · 3 key not usable · 78 another site, or the place cannot be used
     """
-    here = options.resolve_spool(spool, spool_path)
+    here = place.spool
     name, where, found = _site(here, site)
     done: list[str] = []  # what it did, in words
     _make_tree(here, done)
@@ -187,10 +185,7 @@ def _print_next(here: Spool, site: str) -> None:
 @options.config_options
 @options.json_option
 def show_config(
-    spool: Path | None,
-    spool_path: Path | None,
-    config_path: Path | None,
-    settings: tuple[str, ...],
+    place: options.Place,
     as_json: bool,
 ) -> int:
     """Show what is in force and where each value came from. Passwords are not shown.
@@ -199,8 +194,8 @@ def show_config(
     Example: spoold config --json | jq -r '.values["workers.count"].value'
     Exit status: 0 valid · 2 usage · 78 not valid: every mistake is told; or no spool
     """
-    here = options.require_folders(options.resolve_spool(spool, spool_path))
-    loaded = options.load_config(here, config_path, settings)
+    here = place.require_folders()
+    loaded = place.config()
     values = config.values(loaded)
     if as_json:
         output.document(
@@ -238,10 +233,7 @@ def show_config(
 @options.config_options
 @options.json_option
 def doctor(
-    spool: Path | None,
-    spool_path: Path | None,
-    config_path: Path | None,
-    settings: tuple[str, ...],
+    place: options.Place,
     as_json: bool,
 ) -> int:
     """Check everything a spool needs; each fault comes with its fix.
@@ -254,8 +246,8 @@ def doctor(
     """
     from spoold import doctor as checks
 
-    here = options.resolve_spool(spool, spool_path)
-    findings = list(checks.examine(here, lambda: options.load_config(here, config_path, settings)))
+    here = place.spool
+    findings = list(checks.examine(here, place.config))
     healthy = all(finding.level is not checks.Level.FAIL for finding in findings)
     if as_json:
         output.document(

@@ -1,7 +1,8 @@
 """The keys that a command believes: the spool's trust store and its own, or those named."""
 
+import functools
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,8 +24,43 @@ _MAX_KEY_FILE_BYTES = 64 * 1024
 _MAX_THRESHOLD = 17  # the primary signature and sixteen further ones
 
 
+@dataclass(frozen=True, slots=True)
+class KeyChoice:
+    """Whom a command is told to believe: the keys of a site, or a spool's trust store."""
+
+    keys: tuple[Path, ...]
+    site: str | None
+    place: options.Place
+
+    def keyring(self) -> "Keyring":
+        """The keys named, else those of the spool. Raises spool-missing where there is neither."""
+        if self.keys:
+            if self.site is None:
+                raise click.UsageError("--key needs --site: a key is believed as that of one site")
+            return Keyring(trust_in(self.keys, self.site))
+        if self.site is not None:
+            raise click.UsageError("--site names the site of --key: give both")
+        try:
+            here = self.place.require_folders()
+        except SpooldError as error:
+            raise SpooldError(
+                errors.SPOOL_MISSING,
+                f"{error.message}, and no key is named",
+                hint="believe a key with --key PEM --site NAME, or name a spool with --spool",
+            ) from error
+        config = self.place.config()
+        return Keyring(trust_of(here), config.site, config.trust.bundle_threshold)
+
+
 def key_options(command: options.Command) -> options.Command:
-    """`--key`, `--site` and `--spool`: whom to believe."""
+    """`--key`, `--site` and `--spool`; the command is given a KeyChoice."""
+
+    @functools.wraps(command)
+    def chosen(
+        *, keys: tuple[Path, ...], site: str | None, place: options.Place, **given: object
+    ) -> int:
+        return command(choice=KeyChoice(keys, site, place), **given)
+
     key = click.option(
         "--key",
         "keys",
@@ -34,10 +70,10 @@ def key_options(command: options.Command) -> options.Command:
         help="Believe this public key instead of the spool's trust store; repeatable.",
     )
     site = click.option("--site", metavar="NAME", help="The site whose keys --key names.")
-    return key(site(options.spool_option(command)))
+    return key(site(options.spool_option(chosen)))
 
 
-def threshold_option(command: Callable[..., int]) -> Callable[..., int]:
+def threshold_option(command: options.Command) -> options.Command:
     """`--threshold`."""
     return click.option(
         "--threshold",
@@ -67,27 +103,6 @@ class Keyring:
             threshold=threshold or self.threshold,
             codec=named_codec(bundle),
         )
-
-
-def keyring(keys: tuple[Path, ...], site: str | None, spool_path: Path | None) -> Keyring:
-    """The keys named, else those of the spool. Raises spool-missing where there is neither."""
-    if keys:
-        if site is None:
-            raise click.UsageError("--key needs --site: a key is believed as that of one site")
-        return Keyring(trust_in(keys, site))
-    if site is not None:
-        raise click.UsageError("--site names the site of --key: give both")
-    here = options.resolve_spool(option=spool_path)
-    try:
-        options.require_folders(here)
-    except SpooldError as error:
-        raise SpooldError(
-            errors.SPOOL_MISSING,
-            f"{error.message}, and no key is named",
-            hint="believe a key with --key PEM --site NAME, or name a spool with --spool",
-        ) from error
-    config = options.load_config(here)
-    return Keyring(trust_of(here), config.site, config.trust.bundle_threshold)
 
 
 @contextmanager
@@ -180,7 +195,7 @@ def facts(head: "VerifiedHead") -> dict[str, str | None]:
 
 def _own_site(spool: Spool, fallback: str | None) -> str:
     try:
-        return options.load_config(spool).site
+        return options.Place(spool.root).config().site
     except SpooldError:
         if fallback is None:
             raise

@@ -32,9 +32,7 @@ def verify(
     bundle: Path,
     report_path: Path | None,
     threshold: int | None,
-    keys: tuple[Path, ...],
-    site: str | None,
-    spool_path: Path | None,
+    choice: trusting.KeyChoice,
     as_json: bool,
 ) -> int:
     """Check a bundle (- reads the standard input): signature first, then every byte.
@@ -50,8 +48,8 @@ def verify(
     """
     from spoold.bundle.verification import check
 
-    keyring = trusting.keyring(keys, site, spool_path)
-    write = None if report_path is None else _Reporter(spool_path, report_path, bundle)
+    keyring = choice.keyring()
+    write = None if report_path is None else _Reporter(choice.place, report_path, bundle)
     policy = keyring.policy(bundle, threshold)
     try:
         with (
@@ -95,11 +93,10 @@ def _refused(error: SpooldError) -> "Verification":
 class _Reporter:
     """Signs reports; without a key there is none, and that is said before anything is read."""
 
-    def __init__(self, spool_path: Path | None, path: Path, bundle: Path) -> None:
+    def __init__(self, place: options.Place, path: Path, bundle: Path) -> None:
         from spoold import trust
 
-        here = options.require(options.resolve_spool(option=spool_path))
-        config = options.load_config(here)
+        config = place.require_config()
         self._signer = trust.load_signer(config.signing_key, config.site)
         self._path = path.absolute()
         if self._path.is_dir():
@@ -158,7 +155,7 @@ def resign(
     key: Path | None,
     target: Path | None,
     untrusted: bool,
-    spool_path: Path | None,
+    place: options.Place,
     as_json: bool,
 ) -> int:
     """Add this site's signature to a bundle that others have signed.
@@ -178,10 +175,9 @@ def resign(
     if key is not None and untrusted:  # then no spool is asked for anything
         signer, believed = trust.load_signer(key, ""), None
     else:
-        here = options.require(options.resolve_spool(option=spool_path))
-        config = options.load_config(here)
+        config = place.require_config()
         signer = trust.load_signer(key or config.signing_key, config.site)
-        believed = None if untrusted else trusting.trust_of(here)
+        believed = None if untrusted else trusting.trust_of(config.spool)
     # Whoever it is addressed to, and however many must sign in the end: this is one of them.
     policy = Policy(now=datetime.now(UTC), codec=named_codec(target or bundle))
     done = engine.resign(bundle, signer, believed, policy, target)
