@@ -2,14 +2,16 @@
 
 Guarantees: a name made by `rename_new` never replaced another file; after `sync_folder` returns,
 the names in that folder survive a power cut; `write_durable` leaves either the whole new content
-or what was there before.
+or what was there before, `write_new` the whole new content or nothing.
 Not guaranteed: anything on network file systems.
-Crash: `.<name>.<process id>.tmp` may stay beside what `write_durable` was to replace.
+Crash: `.<name>.<process id>.tmp` may stay beside what `write_durable` was to replace, and
+`.<random>.part` beside what `write_new` was to make.
 """
 
 import ctypes
 import errno
 import os
+import secrets
 import stat
 from contextlib import suppress
 from pathlib import Path
@@ -135,6 +137,18 @@ def write_durable(path: Path, content: bytes, *, mode: int = 0o644) -> None:
     sync_folder(path.parent)
 
 
+def write_new(path: Path, content: bytes, *, mode: int = 0o644) -> None:
+    """Make a file for good where there is none, never over another. Raises FileExistsError."""
+    # An unfinished upload by its name: the folder may well be an inbox.
+    temporary = path.with_name(f".{secrets.token_hex(6)}.part")
+    try:
+        _write(temporary, content, mode=mode, durable=True)
+        rename_new(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    sync_folder(path.parent)
+
+
 def replace_content(
     path: str | os.PathLike[str],
     content: bytes,
@@ -147,8 +161,13 @@ def replace_content(
 
     `durable` also fsyncs the content before the rename; the name is the caller's to sync.
     """
+    _write(temporary, content, mode=mode, durable=durable)
+    os.rename(temporary, path)
+
+
+def _write(path: str | os.PathLike[str], content: bytes, *, mode: int, durable: bool) -> None:
     descriptor = os.open(
-        temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600
+        path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600
     )
     with open(descriptor, "wb", buffering=0) as file:
         os.fchmod(descriptor, mode)
@@ -159,6 +178,5 @@ def replace_content(
             if durable:
                 os.fsync(descriptor)
         except OSError as error:
-            error.filename = os.fspath(temporary)  # write(2) and fsync(2) know no names
+            error.filename = os.fspath(path)  # write(2) and fsync(2) know no names
             raise
-    os.rename(temporary, path)

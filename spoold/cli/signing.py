@@ -1,6 +1,5 @@
 """`sign`: a partner's signature in a request, made without a daemon, a database or a spool."""
 
-import secrets
 import stat
 import sys
 from pathlib import Path
@@ -10,7 +9,7 @@ import click
 from spoold import errors, trust
 from spoold.cli import options, output
 from spoold.cli.requests import parse_request, read_request
-from spoold.disk import rename_new, sync_folder, write_durable
+from spoold.disk import write_durable, write_new
 from spoold.errors import Exit, SpooldError
 
 _FILE = options.NamedPath(path_type=Path, dir_okay=False, allow_dash=True)
@@ -91,13 +90,7 @@ def _write(target: Path, content: bytes, *, replace: bool) -> None:
     if replace:
         write_durable(target, content, mode=stat.S_IMODE(target.stat().st_mode))
         return
-    # An unfinished upload by its name: FILE may well be in an inbox.
-    temporary = target.with_name(f".{secrets.token_hex(6)}.part")
     try:
-        write_durable(temporary, content)
-        rename_new(temporary, target)
+        write_new(target, content)
     except FileExistsError as error:
         raise SpooldError(errors.TARGET_EXISTS, f"{target} is there already") from error
-    finally:
-        temporary.unlink(missing_ok=True)
-    sync_folder(target.parent)

@@ -10,7 +10,7 @@ import click
 from spoold import config, errors, trust
 from spoold.cli import options, output
 from spoold.config import Config
-from spoold.disk import rename_new, sync_folder, write_durable
+from spoold.disk import write_durable, write_new
 from spoold.errors import Exit, SpooldError
 from spoold.ownership import hand_over
 from spoold.spool import TREE, Spool
@@ -155,14 +155,8 @@ def _make_key(
 def write_key(path: Path, pem: bytes) -> None:
     """Write a private key under a new name, durably. Raises FileExistsError."""
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}")
-    try:
-        write_durable(temporary, pem, mode=0o600)
-        rename_new(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_new(path, pem, mode=0o600)
     hand_over(path)
-    sync_folder(path.parent)
 
 
 def _print_next(here: Spool, site: str) -> None:
