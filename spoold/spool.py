@@ -117,12 +117,13 @@ class Spool:
     def require(self) -> "Spool":
         """Return self; raise `spool-missing` where `init` has not been."""
         if not self.exists():
-            raise SpooldError(
-                errors.SPOOL_MISSING,
-                f"{self.root} is no spool",
-                hint=f"make it with `spoold init {self.root}`, or name another: argument, "
-                "SPOOLD_SPOOL, or ./spool",
-            )
+            raise self._missing()
+        return self
+
+    def require_folders(self) -> "Spool":
+        """The same for somebody who may not look into `.spoold`: what everybody sees is there."""
+        if not all(self.folder(each).is_dir() for each in (Folder.INBOX, Folder.STATUS)):
+            raise self._missing()
         return self
 
     def create(self) -> None:
@@ -164,6 +165,14 @@ class Spool:
     def forget_database(self) -> None:
         """Record that there is no database any more: the next one will be this spool's."""
         self._identify(self.identity().spool, None)
+
+    def _missing(self) -> SpooldError:
+        return SpooldError(
+            errors.SPOOL_MISSING,
+            f"{self.root} is no spool",
+            hint=f"make it with `spoold init {self.root}`, or name another: --spool, "
+            "SPOOLD_SPOOL, or ./spool",
+        )
 
     def _identify(self, spool: uuid.UUID, database: uuid.UUID | None) -> None:
         write_durable(self.identity_file, _identity_bytes(spool, database), mode=0o600)

@@ -94,15 +94,7 @@ class Place:
 
     def require_folders(self) -> Spool:
         """The spool, if it looks like one to somebody who may not look into `.spoold`."""
-        spool = self.spool
-        if not (spool.root / "inbox").is_dir() or not (spool.root / "status").is_dir():
-            raise SpooldError(
-                errors.SPOOL_MISSING,
-                f"{spool.root} is no spool",
-                hint=f"make it with `spoold init {spool.root}`, or name another: --spool, "
-                "SPOOLD_SPOOL, or ./spool",
-            )
-        return spool
+        return self.spool.require_folders()
 
     def config(self, flags: dict[str, str] | None = None) -> "Config":
         """The configuration in force, `--set` and other flags included."""
