@@ -14,25 +14,6 @@ from spoold.status import show_name
 if TYPE_CHECKING:
     from spoold.queue.tree_rows import Bundle
 
-if TYPE_CHECKING:
-    _Sizes = click.ParamType[int]
-else:
-    _Sizes = click.ParamType
-
-
-class _Size(_Sizes):
-    """A size as the configuration has it, "100GiB": bytes."""
-
-    name = "size"
-
-    def convert(
-        self, value: object, param: click.Parameter | None, ctx: click.Context | None
-    ) -> int:
-        try:
-            return units.parse_size(str(value))
-        except ValueError as error:
-            self.fail(str(error), param, ctx)
-
 
 @click.group()
 def bundles() -> None:
@@ -215,7 +196,9 @@ def unpin(
 @bundles.command()
 @click.option("--older-than", type=options.AGE, help='What was made so long ago: "12h", "30d".')
 @click.option("--keep", type=click.IntRange(1), help="All but so many, the newest.")
-@click.option("--max-bytes", type=_Size(), help='The oldest, until the rest is so large: "100GiB".')
+@click.option(
+    "--max-bytes", type=options.SIZE, help='The oldest, until the rest is so large: "100GiB".'
+)
 @click.option("--dry-run", is_flag=True, help="Only tell which bundles those are.")
 @queue_options
 def prune(

@@ -7,9 +7,8 @@ from pathlib import Path
 import click
 
 from spoold import errors, trust, trust_store
-from spoold.cli import options, output
+from spoold.cli import options, output, trusting
 from spoold.cli.site import write_key
-from spoold.cli.trusting import read_key
 from spoold.disk import rename_new, sync_folder, write_durable
 from spoold.errors import Exit, SpooldError
 from spoold.ownership import hand_over
@@ -53,7 +52,9 @@ def show(place: options.Place, as_json: bool) -> int:
 
 @keys.command("trust")
 @click.argument("file", type=options.NamedPath(path_type=Path, allow_dash=True))
-@click.option("--site", required=True, metavar="NAME", help="The site whose key this is.")
+@click.option(
+    "--site", type=options.SITE, required=True, metavar="NAME", help="The site whose key this is."
+)
 @click.option(
     "--role",
     "roles",
@@ -73,12 +74,8 @@ def trust_key(
     Exit status: 0 done · 1 unreadable · 2 usage · 3 key not usable · 78 no spool
     """
     here = place.require()
-    if not trust.SITE_NAME.fullmatch(site):
-        raise click.BadParameter(
-            f"{site!r}: up to 63 of a-z, 0-9 and -, not beginning with -", param_hint="--site"
-        )
     granted = frozenset(trust.Role(role) for role in roles) or trust.ALL_ROLES
-    key = trust.trusted_key(read_key(file), site, str(file), granted)
+    key = trust.trusted_key(trusting.read_key(file), site, str(file), granted)
     said = _remarks(place, key)
     hand_over(trust_store.store_trusted(here, key))
     if as_json:
@@ -159,9 +156,7 @@ def revoke(key_id: str, undo: bool, place: options.Place, as_json: bool) -> int:
 
 
 @keys.command()
-@click.option(
-    "--algorithm", type=click.Choice(["rsa", "ed25519"]), default="rsa", show_default=True
-)
+@trusting.algorithm_option()
 @click.option("--rotate", is_flag=True, help="Replace the key that is there; keep it beside.")
 @click.option(
     "-o",
@@ -176,7 +171,7 @@ def revoke(key_id: str, undo: bool, place: options.Place, as_json: bool) -> int:
 @options.config_options
 @options.json_option
 def generate(
-    algorithm: str,
+    algorithm: trust.Algorithm,
     rotate: bool,
     target: Path | None,
     place: options.Place,
@@ -192,11 +187,10 @@ def generate(
     Example: spoold keys generate --rotate --algorithm ed25519
     Exit status: 0 done · 1 there is one already · 2 usage · 78 no spool, bad configuration
     """
-    made = trust.Algorithm.RSA if algorithm == "rsa" else trust.Algorithm.ED25519
     if target is not None:
         if rotate:
             raise click.UsageError("--output makes a new key: there is nothing to rotate")
-        return _generate_apart(target, made, as_json=as_json)
+        return _generate_apart(target, algorithm, as_json=as_json)
     loaded = place.require_config()
     here = loaded.spool
     path = loaded.signing_key
@@ -206,7 +200,7 @@ def generate(
                 errors.KEY_EXISTS, f"{path} is there already", hint="--rotate replaces it"
             )
         _set_aside(here, trust.load_signer(path, loaded.site), path)
-    write_key(path, trust.private_pem(trust.generate(made)))
+    write_key(path, trust.private_pem(trust.generate(algorithm)))
     signer = trust.load_signer(path, loaded.site)
     write_durable(here.public_key, trust.public_pem(signer.trusted().public), mode=0o644)
     hand_over(here.public_key)

@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from spoold.config import Config
     from spoold.handlers import Handlers
 
-    _Ages = click.ParamType[int]
+    _ParamType = click.ParamType[object]
 else:
-    _Ages = click.ParamType  # at run time click 8.2 knows no parameters of it
+    _ParamType = click.ParamType  # at run time click 8.2 knows no parameters of it
 
 Command = Callable[..., int]
 
@@ -49,21 +49,35 @@ class _Seconds(click.FloatRange):
         return seconds
 
 
-class _Age(_Ages):
-    """A duration as the configuration has it, "30m": seconds."""
+class _Parsed(_ParamType):
+    """What a function makes of the text; its ValueError says what is wrong with that."""
 
-    name = "age"
+    def __init__(self, name: str, parse: Callable[[str], object]) -> None:
+        self.name = name
+        self._parse = parse
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> object:
         try:
-            return units.parse_duration(str(value))
+            return self._parse(str(value))
         except ValueError as error:
             self.fail(str(error), param, ctx)
 
 
+def _site_name(text: str) -> str:
+    from spoold.trust import SITE_NAME
+
+    if not SITE_NAME.fullmatch(text):
+        raise ValueError(f"{text!r}: up to 63 of a-z, 0-9 and -, not beginning with -")
+    return text
+
+
 PATH = NamedPath(path_type=Path)
 SECONDS = _Seconds(min=0)
-AGE = _Age()
+AGE = _Parsed("age", units.parse_duration)  # "30m": seconds
+SIZE = _Parsed("size", units.parse_size)  # "100GiB": bytes
+SITE = _Parsed("site", _site_name)
 EXISTING = click.Path(path_type=Path, exists=True, dir_okay=False, allow_dash=False)
 
 json_option = click.option(

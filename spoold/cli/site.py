@@ -8,28 +8,20 @@ from pathlib import Path
 import click
 
 from spoold import config, errors, trust
-from spoold.cli import options, output
+from spoold.cli import options, output, trusting
 from spoold.config import Config
 from spoold.disk import write_durable, write_new
 from spoold.errors import Exit, SpooldError
 from spoold.ownership import hand_over
 from spoold.spool import TREE, Spool
 
-_ALGORITHMS = {"rsa": trust.Algorithm.RSA, "ed25519": trust.Algorithm.ED25519}
-
 
 @click.command()
 @options.spool_argument
-@click.option("--site", metavar="NAME", help="This site's name: a-z, 0-9 and -.")
-@click.option(
-    "--algorithm",
-    type=click.Choice(list(_ALGORITHMS)),
-    default="rsa",
-    show_default=True,
-    help="Of the signing key: RSA-3072 or Ed25519.",
-)
+@click.option("--site", type=options.SITE, metavar="NAME", help="This site's name: a-z, 0-9 and -.")
+@trusting.algorithm_option("Of the signing key: RSA-3072 or Ed25519.")
 @options.json_option
-def init(place: options.Place, site: str | None, algorithm: str, as_json: bool) -> int:
+def init(place: options.Place, site: str | None, algorithm: trust.Algorithm, as_json: bool) -> int:
     """Make a spool: the tree, its id, a signing key and a commented configuration.
 
     Run again, it makes what is missing and changes nothing else.
@@ -43,7 +35,7 @@ def init(place: options.Place, site: str | None, algorithm: str, as_json: bool) 
     done: list[str] = []  # what it did, in words
     _make_tree(here, done)
     key_path = found.signing_key if found else here.root / ".spoold/keys/signing.pem"
-    signer = _make_key(here, key_path, name, _ALGORITHMS[algorithm], done)
+    signer = _make_key(here, key_path, name, algorithm, done)
     path = found.path if found and found.path else here.root / "spoold.toml"
     if found is None or found.path is None:
         # It may come to hold a password: not for everybody.
@@ -77,10 +69,6 @@ def init(place: options.Place, site: str | None, algorithm: str, as_json: bool) 
 
 def _site(here: Spool, wanted: str | None) -> tuple[str, str, Config | None]:
     """The site's name, where it is from, and the configuration that is there already."""
-    if wanted is not None and not trust.SITE_NAME.fullmatch(wanted):
-        raise click.BadParameter(
-            f"{wanted!r}: up to 63 of a-z, 0-9 and -, not beginning with -", param_hint="--site"
-        )
     found = config.load(here)
     origin = found.origins["site"]
     if origin.kind != "default":
@@ -107,21 +95,16 @@ def _site(here: Spool, wanted: str | None) -> tuple[str, str, Config | None]:
     if wanted is not None:
         return wanted, "as asked", None
     if sys.stdin.isatty() and sys.stderr.isatty():
-        return _ask(), "as typed", None
+        typed = click.prompt(
+            "Name of this site (no two sites may share one)",
+            default=config.host_site(),
+            value_proc=lambda text: options.SITE(text.strip()),
+            err=True,
+        )
+        return str(typed), "as typed", None
     # Two hosts of one name must not become two sites of one name.
     made_up = f"{config.host_site()[:58]}-{secrets.token_hex(2)}"
     return made_up, "made up from the host's name; --site NAME chooses", None
-
-
-def _ask() -> str:
-    while True:
-        answer = click.prompt(
-            "Name of this site (no two sites may share one)", default=config.host_site(), err=True
-        )
-        name = str(answer).strip()
-        if trust.SITE_NAME.fullmatch(name):
-            return name
-        output.note("up to 63 of a-z, 0-9 and -, not beginning with -")
 
 
 def _make_tree(here: Spool, done: list[str]) -> None:

@@ -2,7 +2,7 @@
 
 import functools
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from spoold.bundle.reader import Policy, VerifiedHead
 
 BUNDLE_FILE = options.NamedPath(path_type=Path, allow_dash=True)
+_ALGORITHMS = {"rsa": trust.Algorithm.RSA, "ed25519": trust.Algorithm.ED25519}
 _MAX_KEY_FILE_BYTES = 64 * 1024
 _MAX_THRESHOLD = 17  # the primary signature and sixteen further ones
 
@@ -81,6 +82,18 @@ def threshold_option(command: options.Command) -> options.Command:
         metavar="N",
         help="How many different trusted keys must have signed; else [trust] bundle_threshold.",
     )(command)
+
+
+def algorithm_option(help_: str | None = None) -> Callable[[options.Command], options.Command]:
+    """`--algorithm`; the command is given an Algorithm."""
+    return click.option(
+        "--algorithm",
+        type=click.Choice(list(_ALGORITHMS)),
+        default="rsa",
+        show_default=True,
+        callback=lambda _, __, name: _ALGORITHMS[name],
+        help=help_,
+    )
 
 
 @dataclass(frozen=True, slots=True)
