@@ -89,13 +89,19 @@ def disk_code(error: OSError) -> Code:
     return READ_ONLY if error.errno == errno.EROFS else DISK_ERROR
 
 
-def of_os_error(error: OSError) -> SpooldError:
-    """A system call's failure on a file of ours, with its path; or out-of-memory."""
+FIX_PATH: Final = "check the path, its permissions and the disk"
+
+
+def of_os_error(error: OSError, hint: str = "") -> SpooldError:
+    """A system call's failure on a file, with its path; or out-of-memory.
+
+    `hint` is FIX_PATH where somebody has just named the file, and nothing is tried again.
+    """
     if error.errno == errno.ENOMEM:
         return SpooldError(OUT_OF_MEMORY, str(error.strerror))
     where = error.filename2 or error.filename
     shown = f"{os.fsdecode(where)}: " if isinstance(where, str | bytes) else ""
-    return SpooldError(disk_code(error), f"{shown}{error.strerror or error}")
+    return SpooldError(disk_code(error), f"{shown}{error.strerror or error}", hint=hint)
 
 
 def of_failure(error: SpooldError | OSError) -> SpooldError:

@@ -157,8 +157,4 @@ def _failure(path: Path, error: OSError) -> SpooldError:
     shown = canonical.text(os.fsencode(path))
     if isinstance(error, FileExistsError):
         return SpooldError(errors.TARGET_EXISTS, f"{shown} exists")
-    return SpooldError(
-        errors.disk_code(error),
-        f"{shown}: {error.strerror}",
-        hint="check the path, its permissions and the disk",
-    )
+    return SpooldError(errors.disk_code(error), f"{shown}: {error.strerror}", hint=errors.FIX_PATH)

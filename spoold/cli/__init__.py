@@ -123,7 +123,7 @@ class _Commands(click.Group):
             status = _INTERRUPTED
         except OSError as error:  # where no command knew better: still a sentence, not a traceback
             status = Exit.FAILED
-            _tell(output.of_os_error(error), as_json=as_json)
+            _tell(errors.of_os_error(error, errors.FIX_PATH), as_json=as_json)
         except Exception as error:  # noqa: BLE001  # a fault of ours: told as one, with its trace
             status = Exit.FAILED
             traceback.print_exc()

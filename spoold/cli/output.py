@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from spoold import canonical, errors, units
+from spoold import canonical, units
 from spoold.errors import SpooldError
 
 if TYPE_CHECKING:
@@ -64,26 +64,11 @@ def error(failure: SpooldError, *, as_json: bool) -> None:
 
 
 def error_document(failure: SpooldError) -> dict[str, canonical.Json]:
-    """The `error` object, as status files have it."""
-    return {
-        "code": failure.code.name,
-        "message": "\n".join(canonical.text(part) for part in failure.message.split("\n")),
-        "hint": canonical.text(failure.hint),
-        "retryable": failure.transient,
-        "at": None if failure.at is None else canonical.text(failure.at),
-    }
+    """The `error` object, as status files have it, but with the lines of its message."""
+    from spoold.queue.rows import error_document as one_line
 
-
-def of_os_error(failure: OSError) -> SpooldError:
-    """An error of the operating system as one of ours."""
-    name = failure.filename
-    shown = name.decode("utf-8", "backslashreplace") if isinstance(name, bytes) else name
-    reason = failure.strerror or str(failure)
-    return SpooldError(
-        errors.disk_code(failure),
-        f"{shown}: {reason}" if shown else reason,
-        hint="check the path, its permissions and the disk",
-    )
+    lines = [canonical.text(part) for part in failure.message.split("\n")]
+    return {**one_line(failure), "message": "\n".join(lines)}
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

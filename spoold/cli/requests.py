@@ -189,7 +189,7 @@ def _read(file: Path, limit: int) -> bytes:
         with open(file, "rb") as stream:
             return stream.read(limit + 1)
     except OSError as error:
-        raise output.of_os_error(error) from error
+        raise errors.of_os_error(error, errors.FIX_PATH) from error
 
 
 def parse_request(content: bytes) -> "ParsedRequest":

@@ -70,7 +70,7 @@ def sign(
     try:
         _write(target, content, replace=target == file)
     except OSError as error:
-        raise output.of_os_error(error) from error
+        raise errors.of_os_error(error, errors.FIX_PATH) from error
     if as_json:
         output.document(
             {
