@@ -17,6 +17,7 @@ from spoold import canonical, errors
 from spoold.canonical import Json
 from spoold.disk import write_durable
 from spoold.errors import SpooldError
+from spoold.ownership import hand_over
 from spoold.spool import Folder, Spool
 from spoold.trust import (
     MAX_KEY_FILE_BYTES,
@@ -95,7 +96,7 @@ def _stamp(folder: Path) -> object:
     return mode, [(name, status.st_ino, status.st_ctime_ns) for name, status in files]
 
 
-def store_trusted(spool: Spool, key: TrustedKey) -> Path:
+def store_trusted(spool: Spool, key: TrustedKey) -> None:
     """Write one key into the trust store, durably; the same key again replaces its entry."""
     path = spool.folder(Folder.TRUST) / f"{key.key_id}.json"
     document: dict[str, Json] = {
@@ -108,7 +109,7 @@ def store_trusted(spool: Spool, key: TrustedKey) -> Path:
         "public_key": public_pem(key.public).decode().splitlines(),
     }
     write_durable(path, canonical.encode(document), mode=0o600)
-    return path
+    hand_over(path)
 
 
 def _check_private(path: Path, mode: int) -> None:

@@ -77,7 +77,7 @@ def trust_key(
     granted = frozenset(trust.Role(role) for role in roles) or trust.ALL_ROLES
     key = trust.trusted_key(trusting.read_key(file), site, str(file), granted)
     said = _remarks(place, key)
-    hand_over(trust_store.store_trusted(here, key))
+    trust_store.store_trusted(here, key)
     if as_json:
         output.document({**_key_document(key), "remarks": said})
         return Exit.DONE
@@ -145,7 +145,7 @@ def revoke(key_id: str, undo: bool, place: options.Place, as_json: bool) -> int:
     """
     here = place.require()
     key = replace(_matching(place, key_id), revoked=not undo)
-    hand_over(trust_store.store_trusted(here, key))
+    trust_store.store_trusted(here, key)
     if as_json:
         output.document(_key_document(key))
         return Exit.DONE
@@ -245,7 +245,7 @@ def _generate_apart(path: Path, algorithm: trust.Algorithm, *, as_json: bool) ->
 
 def _set_aside(here: Spool, old: trust.Signer, path: Path) -> None:
     # Trusted first: a crash between the two leaves the key where it is, and trusted twice.
-    hand_over(trust_store.store_trusted(here, old.trusted()))
+    trust_store.store_trusted(here, old.trusted())
     rename_new(path, path.with_name(f"{path.stem}.{old.key_id[:_SHOWN_DIGITS]}{path.suffix}"))
     sync_folder(path.parent)
 
