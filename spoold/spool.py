@@ -6,6 +6,7 @@ TREE is read twice: `Spool.create` makes what it says, `faults` compares the dis
 import enum
 import json
 import os
+import pwd
 import stat
 import uuid
 from collections.abc import Iterator
@@ -115,9 +116,12 @@ class Spool:
         return self.identity_file.is_file()
 
     def require(self) -> "Spool":
-        """Return self; raise `spool-missing` where `init` has not been."""
-        if not self.exists():
-            raise self._missing()
+        """Return self; raise `spool-missing` where `init` has not been, or what `closed` says."""
+        try:
+            if not self.exists():
+                raise self._missing()
+        except PermissionError as error:
+            raise self.closed() from error
         return self
 
     def require_folders(self) -> "Spool":
@@ -125,6 +129,19 @@ class Spool:
         if not all(self.folder(each).is_dir() for each in (Folder.INBOX, Folder.STATUS)):
             raise self._missing()
         return self
+
+    def closed(self) -> SpooldError:
+        """The refusal of what only the spool's owner, or root, can do."""
+        uid = os.stat(self.root).st_uid
+        try:
+            owner = pwd.getpwuid(uid).pw_name
+        except KeyError:
+            owner = f"#{uid}"
+        return SpooldError(
+            errors.SPOOL_INVALID,
+            f"{self.root}/.spoold is closed to this user",
+            hint=f"run this as the spool's owner: sudo -u {owner} spoold …",
+        )
 
     def create(self) -> None:
         """Make what is missing of the tree, and its id. What is there keeps its mode."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from spoold import errors, units
+from spoold import units
 from spoold.errors import SpooldError
 from spoold.spool import Spool
 
@@ -100,11 +100,7 @@ class Place:
 
     def require(self) -> Spool:
         """The spool, if `init` has been here and this user may look into `.spoold`."""
-        spool = self.spool
-        try:
-            return spool.require()
-        except PermissionError as error:
-            raise not_yours(spool) from error
+        return self.spool.require()
 
     def require_folders(self) -> Spool:
         """The spool, if it looks like one to somebody who may not look into `.spoold`."""
@@ -175,22 +171,6 @@ def config_options(command: Command) -> Command:
         help="One key of the configuration, say workers.count=4; may be repeated.",
     )
     return file(flag(command))
-
-
-def not_yours(spool: Spool) -> SpooldError:
-    """The refusal of what only the spool's owner, or root, can do."""
-    import pwd
-
-    uid = os.stat(spool.root).st_uid
-    try:
-        owner = pwd.getpwuid(uid).pw_name
-    except KeyError:
-        owner = f"#{uid}"
-    return SpooldError(
-        errors.SPOOL_INVALID,
-        f"{spool.root}/.spoold is closed to this user",
-        hint=f"run this as the spool's owner: sudo -u {owner} spoold …",
-    )
 
 
 def handlers_for(place: Place, name: bytes) -> "Handlers":

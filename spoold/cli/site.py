@@ -113,7 +113,7 @@ def _make_tree(here: Spool, done: list[str]) -> None:
         if here.exists() and all(here.folder(node.folder).is_dir() for node in TREE):
             return
     except PermissionError as error:
-        raise options.not_yours(here) from error
+        raise here.closed() from error
     existed = here.exists()
     here.create()
     hand_over(*(here.folder(node.folder) for node in TREE), here.identity_file)

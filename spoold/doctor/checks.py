@@ -29,10 +29,6 @@ def examine(spool: Spool, load: Callable[[], Config]) -> Iterator[Finding]:
     except SpooldError as error:
         yield Finding(Level.FAIL, "spool", error.message, error.hint)
         return
-    except PermissionError:
-        detail = f"{spool.folder(Folder.PRIVATE)} is closed to this user"
-        yield Finding(Level.FAIL, "spool", detail, "run doctor as the daemon's user")
-        return
     yield from _tree(spool)
     try:
         config = load()
