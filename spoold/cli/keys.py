@@ -1,20 +1,14 @@
 """`keys`: the site's own key, and the keys of sites it trusts."""
 
-import os
 from dataclasses import replace
 from pathlib import Path
 
 import click
 
-from spoold import errors, trust, trust_store
+from spoold import errors, site_keys, trust, trust_store
 from spoold.cli import options, output, trusting
-from spoold.cli.site import write_key
-from spoold.disk import rename_new, sync_folder, write_durable
 from spoold.errors import Exit, SpooldError
-from spoold.ownership import hand_over
-from spoold.spool import Spool
-
-_SHOWN_DIGITS = 16
+from spoold.site_keys import SHOWN_DIGITS
 
 
 @click.group()
@@ -37,7 +31,7 @@ def show(place: options.Place, as_json: bool) -> int:
     Exit status: 0 done · 3 no usable key · 78 no spool
     """
     here = place.require_folders()
-    pem = _public_pem(here)
+    pem = site_keys.read_public(here)
     public, algorithm = trust.load_public(pem, str(here.public_key))
     key_id = trust.key_id(public)
     if as_json:
@@ -76,16 +70,14 @@ def trust_key(
     here = place.require()
     granted = frozenset(trust.Role(role) for role in roles) or trust.ALL_ROLES
     key = trust.trusted_key(trusting.read_key(file), site, str(file), granted)
-    said = _remarks(place, key)
+    said = site_keys.remarks(here, _own(place), key)
     trust_store.store_trusted(here, key)
     if as_json:
         output.document({**_key_document(key), "remarks": said})
         return Exit.DONE
     for remark in said:
         output.note(remark)
-    output.line(
-        f"trusted {key.key_id[:_SHOWN_DIGITS]} as {site} for {', '.join(sorted(key.roles))}"
-    )
+    output.line(f"trusted {key.key_id[:SHOWN_DIGITS]} as {site} for {', '.join(sorted(key.roles))}")
     output.note(f"compare the whole key id with the sender by another channel: {key.key_id}")
     return Exit.DONE
 
@@ -117,7 +109,7 @@ def list_keys(place: options.Place, as_json: bool) -> int:
         ("KEY ID", "SITE", "ALGORITHM", "MAY SIGN", "STATE"),
         [
             (
-                key.key_id[:_SHOWN_DIGITS],
+                key.key_id[:SHOWN_DIGITS],
                 key.site,
                 key.algorithm.value,
                 ", ".join(sorted(key.roles)),
@@ -150,7 +142,7 @@ def revoke(key_id: str, undo: bool, place: options.Place, as_json: bool) -> int:
         output.document(_key_document(key))
         return Exit.DONE
     output.line(
-        f"{key.key_id[:_SHOWN_DIGITS]} of {key.site} is {'trusted again' if undo else 'revoked'}"
+        f"{key.key_id[:SHOWN_DIGITS]} of {key.site} is {'trusted again' if undo else 'revoked'}"
     )
     return Exit.DONE
 
@@ -191,23 +183,13 @@ def generate(
         if rotate:
             raise click.UsageError("--output makes a new key: there is nothing to rotate")
         return _generate_apart(target, algorithm, as_json=as_json)
-    loaded = place.require_config()
-    here = loaded.spool
-    path = loaded.signing_key
-    if os.path.lexists(path):
-        if not rotate:
-            raise SpooldError(
-                errors.KEY_EXISTS, f"{path} is there already", hint="--rotate replaces it"
-            )
-        _set_aside(here, trust.load_signer(path, loaded.site), path)
-    write_key(path, trust.private_pem(trust.generate(algorithm)))
-    signer = trust.load_signer(path, loaded.site)
-    write_durable(here.public_key, trust.public_pem(signer.trusted().public), mode=0o644)
-    hand_over(here.public_key)
+    config = place.require_config()
+    path = config.signing_key
+    signer = site_keys.generate(config.spool, path, config.site, algorithm, rotate=rotate)
     if as_json:
         output.document({**_key_document(signer.trusted()), "file": str(path)})
         return Exit.DONE
-    output.line(f"made {path}: {signer.algorithm.value} {signer.key_id[:_SHOWN_DIGITS]}")
+    output.line(f"made {path}: {signer.algorithm.value} {signer.key_id[:SHOWN_DIGITS]}")
     output.note("restart the daemon, and give the new public key to the other sites: keys show")
     return Exit.DONE
 
@@ -216,15 +198,7 @@ def _generate_apart(path: Path, algorithm: trust.Algorithm, *, as_json: bool) ->
     public = path.with_suffix(".pub")
     if path == public:
         raise click.BadParameter(f"{path} is to be the public half's name", param_hint="--output")
-    for taken in (path, public):
-        if os.path.lexists(taken):
-            raise SpooldError(
-                errors.KEY_EXISTS, f"{taken} is there already", hint="name another file"
-            )
-    write_key(path, trust.private_pem(trust.generate(algorithm)))
-    signer = trust.load_signer(path, "")
-    write_durable(public, trust.public_pem(signer.trusted().public), mode=0o644)
-    hand_over(public)
+    signer = site_keys.generate_apart(path, public, algorithm)
     if as_json:
         output.document(
             {
@@ -235,7 +209,7 @@ def _generate_apart(path: Path, algorithm: trust.Algorithm, *, as_json: bool) ->
             }
         )
         return Exit.DONE
-    output.line(f"made {path}: {signer.algorithm.value} {signer.key_id[:_SHOWN_DIGITS]}")
+    output.line(f"made {path}: {signer.algorithm.value} {signer.key_id[:SHOWN_DIGITS]}")
     output.note(
         f"give {public} to the sites, and compare the whole key id by another channel: "
         f"{signer.key_id}"
@@ -243,63 +217,13 @@ def _generate_apart(path: Path, algorithm: trust.Algorithm, *, as_json: bool) ->
     return Exit.DONE
 
 
-def _set_aside(here: Spool, old: trust.Signer, path: Path) -> None:
-    # Trusted first: a crash between the two leaves the key where it is, and trusted twice.
-    trust_store.store_trusted(here, old.trusted())
-    rename_new(path, path.with_name(f"{path.stem}.{old.key_id[:_SHOWN_DIGITS]}{path.suffix}"))
-    sync_folder(path.parent)
-
-
-def _public_pem(here: Spool) -> bytes:
-    try:
-        return here.public_key.read_bytes()
-    except OSError as error:
-        raise SpooldError(
-            errors.KEY_UNUSABLE,
-            f"{here.public_key}: {error.strerror}",
-            hint=f"spoold init {here.root} writes it",
-        ) from error
-
-
 def _own(place: options.Place) -> trust.TrustedKey | None:
-    here = place.spool
-    if not here.public_key.exists():
-        return None
-    site = place.config().site
-    return trust.trusted_key(_public_pem(here), site, str(here.public_key))
-
-
-def _remarks(place: options.Place, key: trust.TrustedKey) -> list[str]:
-    """What an operator should know before believing that all is as meant."""
-    said = []
-    own = _own(place)
-    if own is not None and own.key_id == key.key_id:
-        if own.site != key.site:
-            raise SpooldError(
-                errors.KEY_UNUSABLE,
-                f"this is the key of this very site, {own.site}: it cannot be {key.site}'s",
-                hint="give the public key that the other site's `spoold keys show` prints",
-            )
-        said.append("this is this site's own key: it is trusted without being listed")
-    elif own is not None and own.site == key.site:
-        said.append(
-            f"{key.site} is this site's own name: right for a key it used before, wrong for "
-            "another site"
-        )
-    for other in trust_store.load_trust(place.spool):
-        if other.key_id == key.key_id:
-            if other.site != key.site:
-                said.append(f"it was trusted as {other.site} before: now as {key.site}")
-            if other.revoked:
-                said.append("it was revoked before: now it is trusted again")
-        elif other.site == key.site and not other.revoked:
-            said.append(f"{key.site} has another trusted key too: {other.key_id[:_SHOWN_DIGITS]}")
-    return said
+    return site_keys.own(place.spool, place.config().site)
 
 
 def _matching(place: options.Place, text: str) -> trust.TrustedKey:
     wanted = text.strip().lower()
-    if len(wanted) < _SHOWN_DIGITS or not set(wanted) <= set("0123456789abcdef"):
+    if len(wanted) < SHOWN_DIGITS or not set(wanted) <= set("0123456789abcdef"):
         raise click.BadParameter(
             f"{text!r}: 16 or more digits of a key id, as `spoold keys list` shows them"
         )

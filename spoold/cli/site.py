@@ -3,17 +3,15 @@
 import os
 import secrets
 import sys
-from pathlib import Path
 
 import click
 
 from spoold import config, errors, trust
 from spoold.cli import options, output, trusting
 from spoold.config import Config
-from spoold.disk import write_durable, write_new
 from spoold.errors import Exit, SpooldError
-from spoold.ownership import hand_over
-from spoold.spool import TREE, Spool
+from spoold.initialise import initialise
+from spoold.spool import Spool
 
 
 @click.command()
@@ -31,45 +29,36 @@ def init(place: options.Place, site: str | None, algorithm: trust.Algorithm, as_
     Exit status: 0 done · 2 usage · 3 key not usable · 78 another site, or the place cannot be used
     """
     here = place.spool
-    name, where, found = _site(here, site)
-    done: list[str] = []  # what it did, in words
-    _make_tree(here, done)
-    key_path = found.signing_key if found else here.root / ".spoold/keys/signing.pem"
-    signer = _make_key(here, key_path, name, algorithm, done)
-    path = found.path if found and found.path else here.root / "spoold.toml"
-    if found is None or found.path is None:
-        # It may come to hold a password: not for everybody.
-        write_durable(path, config.template(name).encode(), mode=0o640)
-        hand_over(path)
-        done.append(f"wrote {path}")
+    found = config.load(here)
+    name, where = _site(found, site)
+    made = initialise(found, name, algorithm)
     if as_json:
         output.document(
             {
                 "spool": str(here.root),
                 "site": name,
-                "key_id": signer.key_id,
-                "configuration": str(path),
-                "done": done,
+                "key_id": made.signer.key_id,
+                "configuration": str(made.configuration),
+                "done": list(made.done),
             }
         )
         return Exit.DONE
-    for line in done or ["nothing to do: everything is there"]:
+    for line in made.done or ["nothing to do: everything is there"]:
         output.line(line)
     output.facts(
         {
             "spool": str(here.root),
             "site": f"{name} ({where})",
-            "key": f"{signer.algorithm.value} {signer.key_id[:16]}",
+            "key": f"{made.signer.algorithm.value} {made.signer.key_id[:16]}",
         }
     )
-    if done:
+    if made.done:
         _print_next(here, name)
     return Exit.DONE
 
 
-def _site(here: Spool, wanted: str | None) -> tuple[str, str, Config | None]:
-    """The site's name, where it is from, and the configuration that is there already."""
-    found = config.load(here)
+def _site(found: Config, wanted: str | None) -> tuple[str, str]:
+    """The site's name, and where it is from."""
     origin = found.origins["site"]
     if origin.kind != "default":
         if wanted not in (None, found.site):
@@ -80,9 +69,7 @@ def _site(here: Spool, wanted: str | None) -> tuple[str, str, Config | None]:
                 hint=f"leave --site out; or change `site` there, and have every other site trust "
                 f"this one's key again as {wanted}; or make another spool",
             )
-        if found.path is None:  # the environment names it: the file is still to be written
-            return found.site, str(origin), None
-        return found.site, str(origin), found
+        return found.site, str(origin)
     if found.path is not None:
         if wanted is not None:
             raise SpooldError(
@@ -91,9 +78,9 @@ def _site(here: Spool, wanted: str | None) -> tuple[str, str, Config | None]:
                 at="site",
                 hint=f'write site = "{wanted}" into it',
             )
-        return found.site, str(origin), found
+        return found.site, str(origin)
     if wanted is not None:
-        return wanted, "as asked", None
+        return wanted, "as asked"
     if sys.stdin.isatty() and sys.stderr.isatty():
         typed = click.prompt(
             "Name of this site (no two sites may share one)",
@@ -101,45 +88,10 @@ def _site(here: Spool, wanted: str | None) -> tuple[str, str, Config | None]:
             value_proc=lambda text: options.SITE(text.strip()),
             err=True,
         )
-        return str(typed), "as typed", None
+        return str(typed), "as typed"
     # Two hosts of one name must not become two sites of one name.
     made_up = f"{config.host_site()[:58]}-{secrets.token_hex(2)}"
-    return made_up, "made up from the host's name; --site NAME chooses", None
-
-
-def _make_tree(here: Spool, done: list[str]) -> None:
-    # An operator's own modes stay: only what is missing is made.
-    try:
-        if here.exists() and all(here.folder(node.folder).is_dir() for node in TREE):
-            return
-    except PermissionError as error:
-        raise here.closed() from error
-    existed = here.exists()
-    here.create()
-    hand_over(*(here.folder(node.folder) for node in TREE), here.identity_file)
-    done.append(f"{'completed' if existed else 'made'} the spool {here.root}")
-
-
-def _make_key(
-    here: Spool, path: Path, site: str, algorithm: trust.Algorithm, done: list[str]
-) -> trust.Signer:
-    if not os.path.lexists(path):
-        write_key(path, trust.private_pem(trust.generate(algorithm)))
-        done.append(f"made the signing key {path}")
-    signer = trust.load_signer(path, site)
-    pem = trust.public_pem(signer.trusted().public)
-    if not here.public_key.exists() or here.public_key.read_bytes() != pem:
-        write_durable(here.public_key, pem, mode=0o644)
-        hand_over(here.public_key)
-        done.append(f"wrote the public key {here.public_key}")
-    return signer
-
-
-def write_key(path: Path, pem: bytes) -> None:
-    """Write a private key under a new name, durably. Raises FileExistsError."""
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    write_new(path, pem, mode=0o600)
-    hand_over(path)
+    return made_up, "made up from the host's name; --site NAME chooses"
 
 
 def _print_next(here: Spool, site: str) -> None:

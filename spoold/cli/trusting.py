@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 import click
 
-from spoold import errors, trust, trust_store, units
+from spoold import errors, site_keys, trust, trust_store, units
 from spoold.cli import options
 from spoold.client import Answer
 from spoold.errors import SpooldError
@@ -139,11 +139,7 @@ def trust_of(spool: Spool, *, own_site: str | None = None) -> trust.Trust:
         keys = list(trust_store.load_trust(spool))
     except PermissionError:  # a dropper: the site's own key is for everybody
         keys = []
-    own = None
-    if spool.public_key.exists():
-        pem = spool.public_key.read_bytes()
-        own = trust.trusted_key(pem, _own_site(spool, own_site), str(spool.public_key))
-    return trust.with_own(keys, own)
+    return trust.with_own(keys, site_keys.own(spool, _own_site(spool, own_site)))
 
 
 def signer_of(spool: Spool, answer: Answer, type_: str) -> str:

@@ -111,6 +111,12 @@ def test_init_refuses_what_is_no_site_name(site: str) -> None:
     assert not Path("spool").exists()
 
 
+def test_init_makes_the_key_where_the_environment_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SPOOLD_SIGNING_KEY", ".spoold/keys/other.pem")
+    spool = init()
+    assert os.listdir(spool.root / ".spoold/keys") == ["other.pem"]
+
+
 def test_init_leaves_a_configuration_elsewhere_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     Path("etc.toml").write_text('site = "site-c"\n')
     monkeypatch.setenv("SPOOLD_CONFIG", "etc.toml")
