@@ -4,18 +4,17 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 
 from spoold import client, errors, units
-from spoold.cli import output, trusting
+from spoold.cli import options, output, trusting
 from spoold.daemon_status import TYPE, is_alive
 from spoold.errors import Exit, SpooldError
-from spoold.spool import Spool
 
 
-def show(spool: Spool, *, as_json: bool) -> int:
+def show(place: options.Place, *, as_json: bool) -> int:
     """Print the daemon's status. Raises daemon-away, or what is wrong with its signature."""
-    answer = client.read_daemon(spool)
+    answer = client.read_daemon(place.spool)
     if answer is None:
-        raise SpooldError(errors.DAEMON_AWAY, f"no daemon has run on {spool.root} yet")
-    signer = trusting.signer_of(spool, answer, TYPE)
+        raise SpooldError(errors.DAEMON_AWAY, f"no daemon has run on {place.spool.root} yet")
+    signer = trusting.signer_of(place, answer, TYPE)
     alive = is_alive(answer.document, datetime.now(UTC))
     if as_json:
         output.raw(answer.raw)

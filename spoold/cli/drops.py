@@ -10,7 +10,6 @@ from spoold import client, errors, units
 from spoold.cli import options, output
 from spoold.client import Answer
 from spoold.errors import CODES, Exit, SpooldError
-from spoold.spool import Spool
 from spoold.status import TYPE, show_name
 
 _EXIT_OF_STATE = {
@@ -102,9 +101,9 @@ def status(name: str | None, verify: bool, place: options.Place, as_json: bool) 
     if name is None:
         from spoold.cli import daemon_status
 
-        return daemon_status.show(here, as_json=as_json)
+        return daemon_status.show(place, as_json=as_json)
     answer = client.find(here, name)
-    signer = _verify(here, answer) if verify else None
+    signer = _verify(place, answer) if verify else None
     if as_json:
         output.raw(answer.raw)
     else:
@@ -211,7 +210,7 @@ def _phase(progress: dict[str, object]) -> str:
     return shown + (f", {units.show_size(rate)}/s" if isinstance(rate, int) and rate else "")
 
 
-def _verify(here: Spool, answer: Answer) -> str:
+def _verify(place: options.Place, answer: Answer) -> str:
     """Who signed a final status, in words."""
     from spoold.cli.trusting import signer_of
 
@@ -221,4 +220,4 @@ def _verify(here: Spool, answer: Answer) -> str:
             f"the job is {answer.state}: only final statuses are signed",
             hint="ask again when it is final",
         )
-    return signer_of(here, answer, TYPE)
+    return signer_of(place, answer, TYPE)

@@ -16,10 +16,8 @@ if TYPE_CHECKING:
     from spoold.handlers import Handler
     from spoold.intake.request import ParsedRequest
     from spoold.spool import Spool
-    from spoold.trust import Trust
 
 _FILE = options.NamedPath(path_type=Path, allow_dash=True)
-_MAX_REQUEST_BYTES = 1024 * 1024
 
 
 @click.command()
@@ -45,28 +43,33 @@ def check(file: Path, choice: trusting.KeyChoice, as_json: bool) -> int:
     """
     from datetime import UTC, datetime
 
+    from spoold.actions import ACTIONS
     from spoold.intake.access import require_access
 
     name = os.fsencode(file.name)
     place = choice.place
     if handler := options.handlers_for(place, name).of_drop(name):
         return _check_handled(file, name, handler, as_json=as_json)
-    limit = _MAX_REQUEST_BYTES
-    if _is_open(place.spool):
-        limit = place.config().intake.max_request_bytes
+    config = place.config() if _is_open(place.spool) else None
+    limit = None if config is None else config.intake.max_request_bytes
     parsed = parse_request(read_request(file, limit))
-    believed, required = _believed(choice)
+    if config is None and place.named is not None:  # what is in the way of that spool is told now
+        config = place.config()
+    known = config is not None or choice.keys
+    believed = choice.keyring(config).trust if known else None
     unchecked = believed is None and bool(parsed.envelope.signatures)
     signer = None
     if not unchecked:
         trust = believed or nobody()
+        required = config is not None and not choice.keys and config.intake.require_signed
         signer = require_access(parsed, lambda: trust, datetime.now(UTC), signed=required)
-    configured = _check_names(parsed, place)
+    if config is not None:
+        ACTIONS[parsed.envelope.action].check(parsed.envelope, config.connections)
     if as_json:
         output.document(
             {
                 "valid": True,
-                "configured": configured,
+                "configured": config is not None,
                 "action": parsed.envelope.action,
                 "request_sha256": parsed.sha256.hex(),
                 "signed_by": signer and {"site": signer.site, "key_id": signer.key_id},
@@ -78,19 +81,9 @@ def check(file: Path, choice: trusting.KeyChoice, as_json: bool) -> int:
         output.line(f"signed by {signer.site}, key {signer.key_id[:16]}")
     elif unchecked:
         output.note("its signature is not checked: name --key and --site, or --spool")
-    if not configured:
+    if config is None:
         output.note("whether what it names is configured is not checked: name --spool")
     return Exit.DONE
-
-
-def _believed(choice: trusting.KeyChoice) -> "tuple[Trust | None, bool]":
-    """Whom to believe, None where nobody says so, and whether a request must be signed."""
-    place = choice.place
-    named = choice.keys or choice.site is not None or place.named is not None
-    if not named and not _is_open(place.spool):
-        return None, False
-    ring = choice.keyring()
-    return ring.trust, not choice.keys and place.config().intake.require_signed
 
 
 def _is_open(here: "Spool") -> bool:
@@ -99,17 +92,6 @@ def _is_open(here: "Spool") -> bool:
         return here.exists()
     except PermissionError:  # a dropper: the daemon will say
         return False
-
-
-def _check_names(parsed: "ParsedRequest", place: options.Place) -> bool:
-    """Hold what a request names against a spool's configuration; False where there is none."""
-    from spoold.actions import ACTIONS
-
-    if place.named is None and not _is_open(place.spool):
-        return False
-    connections = place.config().connections
-    ACTIONS[parsed.envelope.action].check(parsed.envelope, connections)
-    return True
 
 
 def _check_handled(file: Path, name: bytes, handler: "Handler", *, as_json: bool) -> int:
@@ -173,8 +155,15 @@ def build(
     return Exit.DONE
 
 
-def read_request(file: Path, limit: int = _MAX_REQUEST_BYTES) -> bytes:
-    """A request's bytes, from the standard input for `-`. Raises request-too-large."""
+def read_request(file: Path, limit: int | None = None) -> bytes:
+    """A request's bytes, from the standard input for `-`. Raises request-too-large.
+
+    `limit` is [intake] max_request_bytes; its default where no configuration can be read.
+    """
+    if limit is None:
+        from spoold.config.sections import Intake
+
+        limit = Intake().max_request_bytes
     content = _read(file, limit)
     if len(content) > limit:
         raise SpooldError(errors.REQUEST_TOO_LARGE, f"it is larger than {units.show_size(limit)}")

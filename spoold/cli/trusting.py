@@ -18,6 +18,7 @@ from spoold.spool import Spool
 
 if TYPE_CHECKING:
     from spoold.bundle.reader import Policy, VerifiedHead
+    from spoold.config import Config
 
 BUNDLE_FILE = options.NamedPath(path_type=Path, allow_dash=True)
 _ALGORITHMS = {"rsa": trust.Algorithm.RSA, "ed25519": trust.Algorithm.ED25519}
@@ -30,17 +31,16 @@ class KeyChoice:
     """Whom a command is told to believe: the keys of a site, or a spool's trust store."""
 
     keys: tuple[Path, ...]
-    site: str | None
+    site: str  # of the keys
     place: options.Place
 
-    def keyring(self) -> "Keyring":
-        """The keys named, else those of the spool. Raises spool-missing where there is neither."""
+    def keyring(self, config: "Config | None" = None) -> "Keyring":
+        """The keys named, else those of the spool. Raises spool-missing where there is neither.
+
+        `config` is the spool's configuration, where that has been read.
+        """
         if self.keys:
-            if self.site is None:
-                raise click.UsageError("--key needs --site: a key is believed as that of one site")
             return Keyring(trust_in(self.keys, self.site))
-        if self.site is not None:
-            raise click.UsageError("--site names the site of --key: give both")
         try:
             here = self.place.require_folders()
         except SpooldError as error:
@@ -49,8 +49,8 @@ class KeyChoice:
                 f"{error.message}, and no key is named",
                 hint="believe a key with --key PEM --site NAME, or name a spool with --spool",
             ) from error
-        config = self.place.config()
-        return Keyring(trust_of(here), config.site, config.trust.bundle_threshold)
+        config = config or self.place.config()
+        return Keyring(trust_of(here, config.site), config.site, config.trust.bundle_threshold)
 
 
 def key_options(command: options.Command) -> options.Command:
@@ -60,7 +60,11 @@ def key_options(command: options.Command) -> options.Command:
     def chosen(
         *, keys: tuple[Path, ...], site: str | None, place: options.Place, **given: object
     ) -> int:
-        return command(choice=KeyChoice(keys, site, place), **given)
+        if keys and site is None:
+            raise click.UsageError("--key needs --site: a key is believed as that of one site")
+        if site is not None and not keys:
+            raise click.UsageError("--site names the site of --key: give both")
+        return command(choice=KeyChoice(keys, site or "", place), **given)
 
     key = click.option(
         "--key",
@@ -130,23 +134,23 @@ def opened(bundle: Path) -> Iterator[BinaryIO]:
         yield file
 
 
-def trust_of(spool: Spool, *, own_site: str | None = None) -> trust.Trust:
-    """The spool's trust store and its own public key; no private key is read.
-
-    `own_site` is the site's name where the configuration may not be read by this user.
-    """
+def trust_of(spool: Spool, site: str) -> trust.Trust:
+    """The spool's trust store and its own public key, that of `site`; no private key is read."""
     try:
         keys = list(trust_store.load_trust(spool))
     except PermissionError:  # a dropper: the site's own key is for everybody
         keys = []
-    return trust.with_own(keys, site_keys.own(spool, _own_site(spool, own_site)))
+    return trust.with_own(keys, site_keys.own(spool, site))
 
 
-def signer_of(spool: Spool, answer: Answer, type_: str) -> str:
+def signer_of(place: options.Place, answer: Answer, type_: str) -> str:
     """Who signed a status document of this site, in words. Raises what is wrong with that."""
     claimed = answer.document.get("site")
-    keys = trust_of(spool, own_site=claimed if isinstance(claimed, str) else None)
-    verified = keys.verify_document(answer.raw, type_, trust.Role.STATUS)
+    try:
+        site = place.config().site
+    except SpooldError:  # a dropper may not read it: the name must then be the one in the document
+        site = str(claimed)
+    verified = trust_of(place.spool, site).verify_document(answer.raw, type_, trust.Role.STATUS)
     if verified.document.get("site") != verified.signed_by.site:
         raise SpooldError(
             errors.SITE_MISMATCH,
@@ -200,12 +204,3 @@ def facts(head: "VerifiedHead") -> dict[str, str | None]:
         "content": f"{manifest.entries.count} entries, {units.show_size(manifest.totals.bytes)}",
         "manifest": head.manifest_sha256,
     }
-
-
-def _own_site(spool: Spool, fallback: str | None) -> str:
-    try:
-        return options.Place(spool.root).config().site
-    except SpooldError:
-        if fallback is None:
-            raise
-        return fallback

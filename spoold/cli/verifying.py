@@ -177,7 +177,7 @@ def resign(
     else:
         config = place.require_config()
         signer = trust.load_signer(key or config.signing_key, config.site)
-        believed = None if untrusted else trusting.trust_of(config.spool)
+        believed = None if untrusted else trusting.trust_of(config.spool, config.site)
     # Whoever it is addressed to, and however many must sign in the end: this is one of them.
     policy = Policy(now=datetime.now(UTC), codec=named_codec(target or bundle))
     done = engine.resign(bundle, signer, believed, policy, target)
