@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 BUNDLE_FILE = options.NamedPath(path_type=Path, allow_dash=True)
 _ALGORITHMS = {"rsa": trust.Algorithm.RSA, "ed25519": trust.Algorithm.ED25519}
-_MAX_KEY_FILE_BYTES = 64 * 1024
 _MAX_THRESHOLD = 17  # the primary signature and sixteen further ones
 
 
@@ -168,9 +167,9 @@ def read_key(file: Path) -> bytes:
     """A public key's PEM, from the standard input for `-`; no more of it than a key has."""
     try:
         if str(file) == "-":
-            return sys.stdin.buffer.read(_MAX_KEY_FILE_BYTES)
+            return sys.stdin.buffer.read(trust.MAX_KEY_FILE_BYTES)
         with open(file, "rb") as stream:
-            return stream.read(_MAX_KEY_FILE_BYTES)
+            return stream.read(trust.MAX_KEY_FILE_BYTES)
     except OSError as error:
         raise SpooldError(
             errors.KEY_UNUSABLE, f"{file}: {error.strerror}", hint="name a readable PEM file"
