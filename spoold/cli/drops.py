@@ -51,7 +51,7 @@ def submit(
       3 not trusted · 4 rejected · 5 duplicate · 6 broken · 7 not final in time · 8 cancelled
       75 a drop of that name waits in the inbox · 78 no spool
     """
-    here = place.require_folders()
+    here = place.spool.require_folders()
     raw = os.fsencode(name) if name is not None else os.fsencode(file.name)
     if b"/" in raw:
         raise click.BadParameter(f"{name!r} is a path, not a name", param_hint="--as")
@@ -97,7 +97,7 @@ def status(name: str | None, verify: bool, place: options.Place, as_json: bool) 
     Exit status: 0 there is one, the daemon lives · 1 there is none · 3 not trusted
       6 signature broken · 69 no daemon lives · 78 no spool
     """
-    here = place.require_folders()
+    here = place.spool.require_folders()
     if name is None:
         from spoold.cli import daemon_status
 

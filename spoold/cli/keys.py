@@ -30,7 +30,7 @@ def show(place: options.Place, as_json: bool) -> int:
     Example: spoold keys show > site-a.pub
     Exit status: 0 done · 3 no usable key · 78 no spool
     """
-    here = place.require_folders()
+    here = place.spool.require_folders()
     pem = site_keys.read_public(here)
     public, algorithm = trust.load_public(pem, str(here.public_key))
     key_id = trust.key_id(public)
@@ -67,7 +67,7 @@ def trust_key(
     Example: spoold keys trust site-b.pub --site site-b --role bundle
     Exit status: 0 done · 1 unreadable · 2 usage · 3 key not usable · 78 no spool
     """
-    here = place.require()
+    here = place.spool.require()
     granted = frozenset(trust.Role(role) for role in roles) or trust.ALL_ROLES
     key = trust.trusted_key(trusting.read_key(file), site, str(file), granted)
     said = site_keys.remarks(here, _own(place), key)
@@ -92,7 +92,7 @@ def list_keys(place: options.Place, as_json: bool) -> int:
     Example: spoold keys list --json | jq -r '.keys[].site'
     Exit status: 0 done · 3 a key is damaged · 78 no spool
     """
-    here = place.require()
+    here = place.spool.require()
     own = _own(place)
     found = sorted(trust_store.load_trust(here), key=lambda key: (key.site, key.key_id))
     if as_json:
@@ -135,7 +135,7 @@ def revoke(key_id: str, undo: bool, place: options.Place, as_json: bool) -> int:
     Example: spoold keys revoke 1f0c5b7a9d3e2468
     Exit status: 0 done · 1 no such key · 2 usage · 78 no spool
     """
-    here = place.require()
+    here = place.spool.require()
     key = replace(_matching(place, key_id), revoked=not undo)
     trust_store.store_trusted(here, key)
     if as_json:

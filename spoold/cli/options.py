@@ -98,14 +98,6 @@ class Place:
         """The spool: the one named, else SPOOLD_SPOOL, else ./spool; whether it exists or not."""
         return Spool.at(self.named or os.environ.get("SPOOLD_SPOOL") or _DEFAULT_SPOOL)
 
-    def require(self) -> Spool:
-        """The spool, if `init` has been here and this user may look into `.spoold`."""
-        return self.spool.require()
-
-    def require_folders(self) -> Spool:
-        """The spool, if it looks like one to somebody who may not look into `.spoold`."""
-        return self.spool.require_folders()
-
     def config(self, flags: dict[str, str] | None = None) -> "Config":
         """The configuration in force, `--set` and other flags included."""
         from spoold import config
@@ -119,8 +111,8 @@ class Place:
         return config.load(self.spool, self.config_path, {**merged, **(flags or {})})
 
     def require_config(self, flags: dict[str, str] | None = None) -> "Config":
-        """The configuration of a spool that `require` finds in order."""
-        self.require()
+        """The configuration of a spool that `init` has made and this user may look into."""
+        self.spool.require()
         return self.config(flags)
 
 

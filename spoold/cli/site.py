@@ -123,7 +123,7 @@ def show_config(
     Example: spoold config --json | jq -r '.values["workers.count"].value'
     Exit status: 0 valid · 2 usage · 78 not valid: every mistake is told; or no spool
     """
-    here = place.require_folders()
+    here = place.spool.require_folders()
     loaded = place.config()
     values = config.values(loaded)
     if as_json:

@@ -41,7 +41,7 @@ class KeyChoice:
         if self.keys:
             return Keyring(trust_in(self.keys, self.site))
         try:
-            here = self.place.require_folders()
+            here = self.place.spool.require_folders()
         except SpooldError as error:
             raise SpooldError(
                 errors.SPOOL_MISSING,
