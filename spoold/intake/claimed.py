@@ -22,7 +22,15 @@ from spoold.bundle.copying import write_all
 from spoold.canonical import Json
 from spoold.errors import SpooldError
 from spoold.intake.access import require_access
-from spoold.intake.complete import Fingerprint, Wait, Writer, ask_writer, open_drop
+from spoold.intake.complete import (
+    Fingerprint,
+    Take,
+    Wait,
+    Writer,
+    ask_writer,
+    decide,
+    open_drop,
+)
 from spoold.intake.look import GoneError, NoFileError, Reading, interpret, read_content
 from spoold.intake.names import NameKind
 from spoold.intake.request import Models, ParsedRequest
@@ -168,17 +176,19 @@ def _may_be_written(
     now: float,
     settings: IntakeSettings,
 ) -> bool:
-    """Whether to keep waiting. Raises incomplete when that has been long enough."""
+    """Whether to keep waiting. Raises drop-incomplete when that has been long enough."""
     if fingerprint != claimed.fingerprint:
         claimed.fingerprint, claimed.unchanged_since = fingerprint, now
         claimed.resting = True
-    unchanged_seconds = now - claimed.unchanged_since
-    if writer is Writer.OPEN:
-        if unchanged_seconds >= settings.incomplete_seconds:
-            raise SpooldError(errors.DROP_INCOMPLETE)
-        return True
-    unsure = writer is Writer.UNKNOWN and claimed.resting
-    return unsure and unchanged_seconds < settings.settle_seconds
+    verdict = decide(
+        settings,
+        moved=not claimed.resting,
+        empty=False,
+        writer=writer,
+        proven=True,
+        unchanged_seconds=now - claimed.unchanged_since,
+    )
+    return not isinstance(verdict, Take)
 
 
 def _is_ours(status: os.stat_result, writer: Writer) -> bool:

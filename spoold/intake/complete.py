@@ -20,7 +20,9 @@ import stat
 from dataclasses import dataclass
 from typing import Final
 
+from spoold import errors
 from spoold.bundle.frames import END_FRAME
+from spoold.errors import SpooldError
 from spoold.intake.settings import IntakeSettings, Method, Reason
 from spoold.intake.strict_json import MAX_STRUCTURE
 
@@ -110,18 +112,6 @@ def is_file(status: os.stat_result) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class Facts:
-    """What is known of a drop; seconds on a monotonic clock."""
-
-    moved: bool
-    empty: bool
-    writer: Writer
-    proven: bool
-    """The content says by itself that it is whole, or so bad that more of it would not help."""
-    unchanged_seconds: float
-
-
-@dataclass(frozen=True, slots=True)
 class Take:
     """It is complete."""
 
@@ -143,22 +133,30 @@ class Wait:
     message: str = ""
 
 
-class Incomplete:
-    """Its writer has neither closed it nor written for too long."""
+Verdict = Take | Rest | Wait
 
 
-Verdict = Take | Rest | Wait | Incomplete
+def decide(
+    settings: IntakeSettings,
+    *,
+    moved: bool,
+    empty: bool,
+    writer: Writer,
+    proven: bool,
+    unchanged_seconds: float,
+) -> Verdict:
+    """Say what to do with a drop now.
 
-
-def decide(facts: Facts, settings: IntakeSettings) -> Verdict:
-    """Say what to do with a drop now."""
-    if facts.writer is Writer.OPEN:
-        if facts.unchanged_seconds >= settings.incomplete_seconds:
-            return Incomplete()
+    `proven`: the content says by itself that it is whole, or so bad that more would not help.
+    Raises drop-incomplete: its writer has neither closed it nor written for too long.
+    """
+    if writer is Writer.OPEN:
+        if unchanged_seconds >= settings.incomplete_seconds:
+            raise SpooldError(errors.DROP_INCOMPLETE)
         return Wait(Reason.WRITER_OPEN)
-    if facts.moved and not facts.empty:
+    if moved and not empty:
         return Take(Method.MOVED)
-    if facts.writer is Writer.NONE and facts.proven and not facts.empty:
+    if writer is Writer.NONE and proven and not empty:
         return Take(Method.NO_WRITER)
-    left = settings.settle_seconds - facts.unchanged_seconds
+    left = settings.settle_seconds - unchanged_seconds
     return Take(Method.SETTLED) if left <= 0 else Rest(left)

@@ -13,9 +13,7 @@ import structlog
 from spoold import errors
 from spoold.errors import SpooldError
 from spoold.intake.complete import (
-    Facts,
     Fingerprint,
-    Incomplete,
     Take,
     Verdict,
     Wait,
@@ -75,7 +73,6 @@ class Looked:
     verdict: Verdict
     reading: Reading | None = None
     error: SpooldError | None = None
-    message: str = ""
 
 
 class GoneError(Exception):
@@ -105,15 +102,17 @@ def look(
     except FileNotFoundError:
         raise GoneError from None
     except BlockingIOError:
-        return _leased(path, memory, now, settings)
+        # Somebody has it to himself by a lease, as file servers do, and is asked to give that up.
+        status = _status(path)
+        _note(memory, status, now)
+        return _judge(memory, status, Writer.OPEN, now, settings)
     except OSError as error:
         return _unreadable(path, error, memory, now, settings)
     try:
         status = os.fstat(descriptor)
         if not is_file(status):
             raise GoneError
-        memory.owner = status.st_uid
-        remember(memory, Fingerprint.of(status), now)
+        _note(memory, status, now)
         writer = ask_writer(descriptor, believed=leases)
         reading, proven = None, False
         # A moved drop needs no proof, and one that may be written to cannot give one.
@@ -124,24 +123,7 @@ def look(
         return _unreadable(path, error, memory, now, settings)
     finally:
         os.close(descriptor)
-    facts = Facts(
-        moved=memory.moved,
-        empty=status.st_size == 0,
-        writer=writer,
-        proven=proven,
-        unchanged_seconds=now - memory.unchanged_since,
-    )
-    return _looked(decide(facts, settings), reading)
-
-
-def remember(memory: Memory, fingerprint: Fingerprint, now: float) -> None:
-    """Start the rest of a changed file again; another file under the name was not moved in."""
-    if memory.fingerprint == fingerprint:
-        return
-    if memory.fingerprint is not None:
-        memory.unchanged_since = now
-        memory.moved = memory.moved and memory.fingerprint.inode == fingerprint.inode
-    memory.fingerprint = fingerprint
+    return _judge(memory, status, writer, now, settings, proven=proven, reading=reading)
 
 
 def read_content(descriptor: int, limit: int) -> bytes | None:
@@ -189,38 +171,51 @@ def _prove(
     return reading, not refused
 
 
-def _leased(path: bytes, memory: Memory, now: float, settings: IntakeSettings) -> Looked:
-    """Somebody has it to himself by a lease, as file servers do, and is asked to give that up."""
-    status = _status(path)
-    memory.owner = status.st_uid
-    remember(memory, Fingerprint.of(status), now)
-    facts = Facts(
-        moved=memory.moved,
-        empty=status.st_size == 0,
-        writer=Writer.OPEN,
-        proven=False,
-        unchanged_seconds=now - memory.unchanged_since,
-    )
-    return _looked(decide(facts, settings))
-
-
-def _looked(verdict: Verdict, reading: Reading | None = None) -> Looked:
-    if isinstance(verdict, Incomplete):
-        return Looked(Take(Method.SETTLED), error=SpooldError(errors.DROP_INCOMPLETE))
+def _judge(
+    memory: Memory,
+    status: os.stat_result,
+    writer: Writer,
+    now: float,
+    settings: IntakeSettings,
+    *,
+    proven: bool = False,
+    reading: Reading | None = None,
+) -> Looked:
+    try:
+        verdict = decide(
+            settings,
+            moved=memory.moved,
+            empty=status.st_size == 0,
+            writer=writer,
+            proven=proven,
+            unchanged_seconds=now - memory.unchanged_since,
+        )
+    except SpooldError as refusal:
+        return Looked(Take(Method.SETTLED), error=refusal)
     return Looked(verdict, reading)
+
+
+def _note(memory: Memory, status: os.stat_result, now: float) -> None:
+    """A changed file begins to rest again; another one under the name was not moved in."""
+    memory.owner = status.st_uid
+    fingerprint = Fingerprint.of(status)
+    if memory.fingerprint == fingerprint:
+        return
+    if memory.fingerprint is not None:
+        memory.unchanged_since = now
+        memory.moved = memory.moved and memory.fingerprint.inode == fingerprint.inode
+    memory.fingerprint = fingerprint
 
 
 def _unreadable(
     path: bytes, error: OSError, memory: Memory, now: float, settings: IntakeSettings
 ) -> Looked:
-    status = _status(path)
-    memory.owner = status.st_uid
-    remember(memory, Fingerprint.of(status), now)
+    _note(memory, _status(path), now)
     message = f"the daemon cannot read it: {error.strerror}"
     if now - memory.unchanged_since >= settings.incomplete_seconds:
         refusal = SpooldError(errors.DROP_UNREADABLE, message)
         return Looked(Take(Method.SETTLED), error=refusal)
-    return Looked(Wait(Reason.UNREADABLE), message=message)
+    return Looked(Wait(Reason.UNREADABLE, message))
 
 
 def _status(path: bytes) -> os.stat_result:

@@ -21,7 +21,7 @@ from spoold import errors
 from spoold.canonical import text
 from spoold.errors import SpooldError
 from spoold.intake.admit import UNMOVABLE, Admitter, Candidate
-from spoold.intake.complete import Incomplete, Rest, Take, Wait
+from spoold.intake.complete import Rest, Take, Wait
 from spoold.intake.inbox import Found, Listing
 from spoold.intake.look import GoneError, Memory, look
 from spoold.intake.names import NameKind
@@ -172,10 +172,8 @@ class Scanner:
                 case Rest(seconds):
                     tally.settling += 1
                     self._look_by(now + seconds)
-                case Wait(reason):
-                    self._hold(found.name, memory, reason, looked.message, tally)
-                case Incomplete():
-                    raise AssertionError(found)  # `look` has made it a rejection
+                case Wait(reason, message):
+                    self._hold(found.name, memory, reason, message, tally)
                 case _:
                     assert_never(looked.verdict)
             self._memories[found.name] = memory

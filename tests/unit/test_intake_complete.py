@@ -6,9 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from spoold import errors
+from spoold.errors import SpooldError
 from spoold.file_systems import file_system_of
 from spoold.intake import complete
-from spoold.intake.complete import Facts, Incomplete, Rest, Take, Verdict, Wait, Writer, decide
+from spoold.intake.complete import Rest, Take, Verdict, Wait, Writer, decide
 from spoold.intake.settings import IntakeSettings, Method, Reason
 
 SETTINGS = IntakeSettings("here", "host", settle_seconds=2.0, incomplete_seconds=100.0)
@@ -22,7 +24,14 @@ def verdict(
     proven: bool = False,
     unchanged: float = 0.0,
 ) -> Verdict:
-    return decide(Facts(moved, empty, writer, proven, unchanged), SETTINGS)
+    return decide(
+        SETTINGS,
+        moved=moved,
+        empty=empty,
+        writer=writer,
+        proven=proven,
+        unchanged_seconds=unchanged,
+    )
 
 
 def test_e03_a_moved_file_is_taken_at_once() -> None:
@@ -38,7 +47,9 @@ def test_e01_a_file_with_a_writer_waits_whatever_else_is_known() -> None:
 
 
 def test_e04_a_writer_that_neither_writes_nor_closes_has_an_end() -> None:
-    assert isinstance(verdict(Writer.OPEN, unchanged=100), Incomplete)
+    with pytest.raises(SpooldError) as caught:
+        verdict(Writer.OPEN, unchanged=100)
+    assert caught.value.code is errors.DROP_INCOMPLETE
 
 
 def test_e02_without_a_writer_a_proof_is_needed_or_rest() -> None:
