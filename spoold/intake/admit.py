@@ -72,8 +72,7 @@ class Refused:
     """A drop that could not be claimed, and stays in the inbox."""
 
     candidate: Candidate
-    reason: Reason
-    message: str
+    wait: Wait
 
 
 class _UnmovableError(Exception):
@@ -124,15 +123,16 @@ class Admitter:
             try:
                 claimed = self._claim(candidate, now)
             except _UnmovableError as error:
-                message = f"{UNMOVABLE}: {error}"
-                refused.append(Refused(candidate, Reason.UNREADABLE, message))
+                wait = Wait(Reason.UNREADABLE, f"{UNMOVABLE}: {error}")
+                refused.append(Refused(candidate, wait))
             except OSError as error:
-                reason, message = _our_disk(error), errors.of_os_error(error).message
+                reason = _our_disk(error)
+                wait = Wait(reason or Reason.DISK, errors.of_os_error(error).message)
                 if reason is None:
-                    refused.append(Refused(candidate, Reason.DISK, message))
+                    refused.append(Refused(candidate, wait))
                     continue
                 rest = candidates[position:]  # they would meet it too
-                refused += [Refused(each, reason, message) for each in rest]
+                refused += [Refused(each, wait) for each in rest]
                 break
             else:
                 if claimed is not None:
@@ -206,9 +206,9 @@ class Admitter:
         try:
             self._sync(ready)
         except OSError as error:
-            reason = _our_disk(error) or Reason.DISK
+            wait = Wait(_our_disk(error) or Reason.DISK, errors.of_os_error(error).message)
             for claimed, _ in ready:
-                self._hold(claimed, Wait(reason), errors.of_os_error(error).message)
+                self._hold(claimed, wait)
             return 0
         points.reached("admit.e")
         admitted = 0
@@ -217,7 +217,6 @@ class Admitter:
         return admitted
 
     def _prepare(self, claimed: Claimed, now: float) -> Admission | None:
-        message = ""
         try:
             prepared = prepare(claimed, now, self._settings, self._models, leases=self.leases)
             if isinstance(prepared, Admission):
@@ -226,7 +225,6 @@ class Admitter:
                 elif not claimed.said_queued or claimed.reason is not None:
                     self._say_queued(claimed)
                 return prepared
-            reason, message = prepared.reason, prepared.message
         except (GoneError, FileNotFoundError):
             _log.warning("intake.claimed_gone", job=str(claimed.job_id), drop=text(claimed.drop))
             self._give_up(claimed)
@@ -235,9 +233,8 @@ class Admitter:
             self._put_back(claimed)
             return None
         except OSError as error:
-            reason = _our_disk(error) or Reason.UNREADABLE
-            message = f"{error.strerror}"
-        self._hold(claimed, Wait(reason), message)
+            prepared = Wait(_our_disk(error) or Reason.UNREADABLE, f"{error.strerror}")
+        self._hold(claimed, prepared)
         return None
 
     def _put_back(self, claimed: Claimed) -> None:
@@ -257,17 +254,11 @@ class Admitter:
         del self._held[claimed.job_id]
         self._statuses.withdraw(claimed.drop)
 
-    def _hold(self, claimed: Claimed, wait: Wait, message: str) -> None:
+    def _hold(self, claimed: Claimed, wait: Wait) -> None:
         if claimed.reason is wait.reason and claimed.said_queued:
             return
         try:
-            self._statuses.waiting(
-                claimed.drop,
-                wait.reason,
-                message=message,
-                job_id=claimed.job_id,
-                intake=claimed.intake(),
-            )
+            self._statuses.waiting(claimed.drop, wait, claimed.job_id, claimed.intake())
         except OSError:
             return  # said at the next scan
         claimed.reason, claimed.said_queued = wait.reason, True

@@ -172,8 +172,8 @@ class Scanner:
                 case Rest(seconds):
                     tally.settling += 1
                     self._look_by(now + seconds)
-                case Wait(reason, message):
-                    self._hold(found.name, memory, reason, message, tally)
+                case Wait() as wait:
+                    self._hold(found.name, memory, wait, tally)
                 case _:
                     assert_never(looked.verdict)
             self._memories[found.name] = memory
@@ -183,10 +183,9 @@ class Scanner:
     def _take(self, candidates: Sequence[Candidate], now: float, tally: _Tally) -> None:
         obstacle = self._obstacle()
         if obstacle is not None:
-            reason, message = obstacle
-            self._note_disk(reason, message)
+            self._note_disk(obstacle)
             for candidate in candidates:
-                self._keep(candidate, reason, message, tally)
+                self._keep(candidate, obstacle, tally)
             return
         allowed = [each for each in candidates if self._within_rate(each, now, tally)]
         claimed, refused = self._admitter.claim(allowed, now)
@@ -194,8 +193,8 @@ class Scanner:
             self._memories.pop(drop.drop, None)
         for refusal in refused:
             refusal.candidate.memory.reason = None  # its status said `queued` for a moment
-            self._keep(refusal.candidate, refusal.reason, refusal.message, tally)
-        self._note_disk(*next(((each.reason, each.message) for each in refused), (None, "")))
+            self._keep(refusal.candidate, refusal.wait, tally)
+        self._note_disk(refused[0].wait if refused else None)
         tally.claimed += len(claimed)
         # Bundles last: the sync of a large one takes its time, and a request need not wait for it.
         for bundles in (False, True):
@@ -203,29 +202,31 @@ class Scanner:
             if kind and not self._away:
                 tally.admitted += self._ask(partial(self._admitter.admit, kind, now), 0)
 
-    def _note_disk(self, reason: Reason | None, message: str) -> None:
+    def _note_disk(self, wait: Wait | None) -> None:
         """Say once that the spool's disk is in the way: there may be no writing of statuses."""
-        in_the_way = reason in {Reason.SPACE, Reason.DISK}
-        if in_the_way and not self._disk_in_the_way:
-            _log.error("intake.disk", reason=str(reason), error=message)
-        self._disk_in_the_way = in_the_way
+        if wait is None or wait.reason not in {Reason.SPACE, Reason.DISK}:
+            self._disk_in_the_way = False
+        elif not self._disk_in_the_way:
+            self._disk_in_the_way = True
+            _log.error("intake.disk", reason=wait.reason.value, error=wait.message)
 
-    def _obstacle(self) -> tuple[Reason, str] | None:
+    def _obstacle(self) -> Wait | None:
         """Why nothing may be claimed now."""
         if self._away:
-            return Reason.DATABASE_AWAY, ""
+            return Wait(Reason.DATABASE_AWAY)
         space = os.statvfs(self._root)
         # Asked before a claim is tried, which begins with a status.
         if space.f_flag & os.ST_RDONLY:
-            return Reason.DISK, "the spool's file system can only be read"
+            return Wait(Reason.DISK, "the spool's file system can only be read")
         if self._metrics.inbox_foreign:
-            return Reason.UNREADABLE, f"{UNMOVABLE}: something is mounted over it"
+            return Wait(Reason.UNREADABLE, f"{UNMOVABLE}: something is mounted over it")
         if not os.access(self._inbox, os.W_OK | os.X_OK, effective_ids=True):
-            return Reason.UNREADABLE, f"{UNMOVABLE}: the daemon may not write there"
+            return Wait(Reason.UNREADABLE, f"{UNMOVABLE}: the daemon may not write there")
         free = space.f_bavail * space.f_frsize
         if free < self._settings.min_free_bytes:
             floor = self._settings.min_free_bytes
-            return Reason.SPACE, f"{free:,} bytes are free, [intake] min_free_bytes is {floor:,}"
+            message = f"{free:,} bytes are free, [intake] min_free_bytes is {floor:,}"
+            return Wait(Reason.SPACE, message)
         return None
 
     def _exceeds_rate(
@@ -253,17 +254,16 @@ class Scanner:
                 f"all, {limits.max_drops_per_minute_per_owner or 'any number'} of user {owner}"
             )
             self._look_by(now + max(seconds, _RATE_LOOK_SECONDS))
-            self._keep(candidate, Reason.RATE, message, tally)
+            self._keep(candidate, Wait(Reason.RATE, message), tally)
         return not seconds
 
-    def _keep(self, candidate: Candidate, reason: Reason, message: str, tally: _Tally) -> None:
+    def _keep(self, candidate: Candidate, wait: Wait, tally: _Tally) -> None:
         self._memories[candidate.found.name] = candidate.memory
-        self._hold(candidate.found.name, candidate.memory, reason, message, tally)
+        self._hold(candidate.found.name, candidate.memory, wait, tally)
 
-    def _hold(
-        self, drop: bytes, memory: Memory, reason: Reason, message: str, tally: _Tally
-    ) -> None:
+    def _hold(self, drop: bytes, memory: Memory, wait: Wait, tally: _Tally) -> None:
         """Say in the drop's status why it waits, if that is news."""
+        reason = wait.reason
         tally.waiting[reason] += 1
         if memory.reason is reason:
             return
@@ -276,12 +276,14 @@ class Scanner:
         if self._away and self._statuses.may_be_of_a_job(drop):
             return
         try:
-            self._statuses.waiting(drop, reason, message=message)
+            self._statuses.waiting(drop, wait)
         except OSError as error:  # a full disk: said later
             _log.debug("intake.status_unwritten", drop=text(drop), error=str(error))
             return
         memory.reason = reason
-        _log.info("intake.waiting", drop=text(drop), reason=reason.value, error=message or None)
+        _log.info(
+            "intake.waiting", drop=text(drop), reason=reason.value, error=wait.message or None
+        )
 
     # --- memory ---------------------------------------------------------------------------------
 

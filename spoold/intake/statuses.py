@@ -21,6 +21,7 @@ from spoold import errors
 from spoold.canonical import Json
 from spoold.disk import rename_over, replace_content, sync_folder
 from spoold.errors import Code, SpooldError
+from spoold.intake.complete import Wait
 from spoold.intake.settings import FoundBy, Method, Reason
 from spoold.queue.job import State
 from spoold.queue.store import Store
@@ -110,16 +111,14 @@ class Statuses:
     def waiting(
         self,
         drop: bytes,
-        reason: Reason,
-        *,
-        message: str = "",
+        wait: Wait,
         job_id: uuid.UUID | None = None,
         intake: Mapping[str, Json] | None = None,
     ) -> None:
         """Say why a drop is held back. Raises OSError."""
-        status = Status(drop, WAITING, reason=reason.value, job_id=job_id, intake=intake)
-        if code := _CODES[reason]:
-            status = status.with_error(SpooldError(code, message))
+        status = Status(drop, WAITING, reason=wait.reason.value, job_id=job_id, intake=intake)
+        if code := _CODES[wait.reason]:
+            status = status.with_error(SpooldError(code, wait.message))
         self._write(drop, status.live(self._host))
 
     def may_be_of_a_job(self, drop: bytes) -> bool:

@@ -14,6 +14,7 @@ from click.testing import CliRunner, Result
 from spoold import errors
 from spoold.cli import cli
 from spoold.errors import Code, SpooldError
+from spoold.intake.complete import Wait
 from spoold.intake.settings import Reason
 from spoold.intake.statuses import Statuses
 from spoold.queue.answers import Begun
@@ -236,7 +237,7 @@ def test_a_drop_that_was_only_just_taken_is_no_job_yet(
     run: Run, store: Store, spool: Spool
 ) -> None:
     statuses = Statuses(spool, store, Host("site-a", "host"))
-    statuses.waiting(b"request-a.json", Reason.WRITER_OPEN, job_id=uuid.uuid4())
+    statuses.waiting(b"request-a.json", Wait(Reason.WRITER_OPEN), uuid.uuid4())
     said = run("cancel", "request-a.json", status=1).stderr
     assert "is no job yet: waiting, writer-open" in said
 
