@@ -29,7 +29,7 @@ from spoold import errors, points
 from spoold.canonical import text
 from spoold.disk import rename_new, rename_unique, sync_file, sync_file_system, sync_folder
 from spoold.errors import SpooldError
-from spoold.intake.claimed import Claimed, prepare, rejected_instead
+from spoold.intake.claimed import Claimed, prepare
 from spoold.intake.complete import Wait
 from spoold.intake.inbox import Found
 from spoold.intake.look import GoneError, Looked, Memory, NoFileError
@@ -39,6 +39,7 @@ from spoold.intake.settings import FoundBy, IntakeMetrics, IntakeSettings, Metho
 from spoold.intake.statuses import Statuses
 from spoold.queue.answers import Answer, Verdict
 from spoold.queue.job import Admission, new_job_id
+from spoold.queue.rows import error_document
 from spoold.queue.store import Store
 from spoold.spool import Folder, Spool
 from spoold.status import claimed_name, cut_name
@@ -303,7 +304,7 @@ class Admitter:
                     _log.error("intake.refused", job=str(claimed.job_id), error=answer.message)
                     self._metrics.errors += 1
                 else:
-                    again.append((claimed, rejected_instead(admission, refusal)))
+                    again.append((claimed, admission.rejected(error_document(refusal))))
         return admitted + (self._insert(again) if again else 0)
 
     def _renumber(self, claimed: Claimed) -> None:

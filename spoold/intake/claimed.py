@@ -248,10 +248,8 @@ def _bundle(claimed: Claimed, size: int, settings: IntakeSettings) -> Admission:
         claimed.drop,
         None,
         size,
-        BUNDLE_ACTION,
-        None,
-        None,
         claimed.intake(),
+        BUNDLE_ACTION,
         max_attempts=settings.max_attempts,
         timeout_seconds=settings.timeout_seconds,
     )
@@ -297,10 +295,10 @@ def _handled(
         claimed.drop,
         sha256,
         size,
+        claimed.intake(),
         command.NAME,
         command.request(handler),
         sha256,
-        claimed.intake(),
         max_attempts=handler.max_attempts,
         # The attempt ends its tool itself, and says how that went.
         timeout_seconds=handler.timeout_seconds + _TOOL_GRACE_SECONDS,
@@ -321,10 +319,10 @@ def _request(
         claimed.drop,
         reading.sha256,
         len(reading.content),
+        intake,
         envelope.action,
         parsed.document,
         parsed.sha256,
-        intake,
         priority=envelope.priority,
         correlation_id=envelope.correlation_id,
         not_before=envelope.not_before,
@@ -335,35 +333,11 @@ def _request(
     )
 
 
-def rejected_instead(admission: Admission, refusal: SpooldError) -> Admission:
-    """The same drop, entering as rejected."""
-    return Admission(
-        admission.id,
-        admission.drop_name,
-        admission.drop_sha256,
-        admission.drop_bytes,
-        None,
-        None,
-        None,
-        admission.intake,
-        error=error_document(refusal),
-    )
-
-
 def _rejection(
     claimed: Claimed, refusal: SpooldError, size: int, sha256: bytes | None = None
 ) -> Admission:
-    return Admission(
-        claimed.job_id,
-        claimed.drop,
-        sha256,
-        size,
-        None,
-        None,
-        None,
-        claimed.intake(),
-        error=error_document(refusal),
-    )
+    error = error_document(refusal)
+    return Admission(claimed.job_id, claimed.drop, sha256, size, claimed.intake(), error=error)
 
 
 def _too_large(code: errors.Code, size: int, limit: int) -> SpooldError:

@@ -181,7 +181,7 @@ class Claim:
 class Admission:
     """A drop on its way into the queue.
 
-    `error` set: it enters as rejected, without an owner; `action` and `request` may then be None.
+    `error` set: it enters as rejected, without an owner, and needs no action and no request.
     `dedup_key` is the digest of the idempotency key or of the content, None: never a duplicate.
     """
 
@@ -189,10 +189,10 @@ class Admission:
     drop_name: bytes
     drop_sha256: bytes | None
     drop_bytes: int
-    action: str | None
-    request: Document | None
-    request_sha256: bytes | None
     intake: Document
+    action: str | None = None
+    request: Document | None = None
+    request_sha256: bytes | None = None
     priority: int = 500
     correlation_id: str | None = None
     not_before: datetime | None = None
@@ -201,6 +201,11 @@ class Admission:
     dedup_key: bytes | None = None
     retry_of: uuid.UUID | None = None
     error: Document | None = None
+
+    def rejected(self, error: Document) -> "Admission":
+        """The same drop, entering as rejected."""
+        drop = self.id, self.drop_name, self.drop_sha256, self.drop_bytes, self.intake
+        return Admission(*drop, error=error)
 
 
 @dataclass(frozen=True, slots=True)

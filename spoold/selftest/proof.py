@@ -271,9 +271,7 @@ def _admission() -> Admission:
         drop_name=f"request-{job_id.hex[-12:]}.json".encode(),
         drop_sha256=None,
         drop_bytes=0,
-        action="selftest",
-        request=None,
-        request_sha256=None,
         intake={},
+        action="selftest",
         max_attempts=_MAX_ATTEMPTS,
     )

@@ -25,10 +25,9 @@ def drop(name: str | None = None, **changes: object) -> Admission:
         drop_name=name.encode(),
         drop_sha256=digest(name),
         drop_bytes=100,
-        action="bundle",
-        request=None,
-        request_sha256=digest(str(changes["request"])),
         intake={"found_by": "scan", "method": "moved"},
+        action="bundle",
+        request_sha256=digest(str(changes["request"])),
     )
     return replace(admission, **changes)  # type: ignore[arg-type]
 
