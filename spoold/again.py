@@ -18,9 +18,10 @@ from spoold.config import Config
 from spoold.daemon.wiring import intake_settings
 from spoold.disk import rename_new, sync_folder
 from spoold.errors import SpooldError
-from spoold.intake.claimed import Claimed, copy_name, prepare
+from spoold.intake.claimed import Claimed, prepare
 from spoold.intake.complete import Fingerprint, Wait
 from spoold.intake.names import DROPS, NameKind, classify
+from spoold.intake.own_copy import copy_name
 from spoold.intake.settings import FoundBy, Method, Reason
 from spoold.ownership import hand_over
 from spoold.publish.plan import DROP

@@ -33,6 +33,7 @@ from spoold.intake.complete import (
 )
 from spoold.intake.look import GoneError, NoFileError, Reading, interpret, read_content
 from spoold.intake.names import NameKind
+from spoold.intake.own_copy import copy_name, is_ours, open_copy, write_copy
 from spoold.intake.request import Models, ParsedRequest
 from spoold.intake.settings import FoundBy, Idempotency, IntakeSettings, Method, Reason
 from spoold.queue.job import Admission
@@ -73,6 +74,10 @@ class Claimed:
     def intake(self) -> dict[str, Json]:
         """The `intake` object of its statuses and its row."""
         return {"found_by": self.found_by.value, "method": self.method.value}
+
+    def copy_path(self) -> bytes:
+        """Where a copy of it is written."""
+        return os.path.join(os.path.dirname(self.path), copy_name(self.job_id))
 
 
 def prepare(
@@ -153,8 +158,10 @@ def _read_request(
     if content is None:
         raise _too_large(errors.REQUEST_TOO_LARGE, status.st_size, settings.max_request_bytes)
     reading = interpret(content, models, claimed.reading)
-    if not _is_ours(status, writer):
-        claimed.copy = _copy(claimed, content, _mode(status))
+    if not is_ours(status, writer):
+        path = claimed.copy_path()
+        write_copy(path, status, content)
+        claimed.copy = path
     match reading.parsed:
         case ParsedRequest():
             try:
@@ -191,55 +198,6 @@ def _may_be_written(
     return not isinstance(verdict, Take)
 
 
-def _is_ours(status: os.stat_result, writer: Writer) -> bool:
-    """Whether nobody but our own user can write to an inode. (ACLs show in the group's bits.)
-
-    It saves more than the copy: ext4 is slow to make files while many were removed just now.
-    """
-    return (
-        writer is Writer.NONE
-        and status.st_uid == os.geteuid()
-        and status.st_nlink == 1
-        and stat.S_IMODE(status.st_mode) == _mode(status)
-    )
-
-
-def _mode(status: os.stat_result) -> int:
-    """The mode of a request of ours: no wider than the dropper made it."""
-    return 0o600 | status.st_mode & 0o044
-
-
-def _copy(claimed: Claimed, content: bytes, mode: int) -> bytes:
-    path = _copy_path(claimed)
-    copy = _open_copy(path, mode)
-    try:
-        write_all(copy, content)
-    finally:
-        os.close(copy)
-    return path
-
-
-def _copy_path(claimed: Claimed) -> bytes:
-    return os.path.join(os.path.dirname(claimed.path), copy_name(claimed.job_id))
-
-
-def _open_copy(path: bytes, mode: int) -> int:
-    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
-    copy = os.open(path, flags, 0o600)
-    os.fchmod(copy, mode)
-    return copy
-
-
-def copy_name(job_id: uuid.UUID) -> bytes:
-    """The name in `claimed/` of a copy on its way; `is_copy` knows it."""
-    return b".%s.own" % str(job_id).encode()
-
-
-def is_copy(name: bytes) -> bool:
-    """Whether a name in `claimed/` is that of a copy."""
-    return name.startswith(b".") and name.endswith(b".own")
-
-
 def _bundle(claimed: Claimed, size: int, settings: IntakeSettings) -> Admission:
     if size > settings.max_bundle_bytes:
         raise _too_large(errors.BUNDLE_TOO_LARGE, size, settings.max_bundle_bytes)
@@ -268,9 +226,9 @@ def _handled(
         raise SpooldError(errors.HANDLER_UNKNOWN)
     if status.st_size > handler.max_bytes:
         raise command.too_large(handler, status.st_size)
-    copy, path = None, _copy_path(claimed)
-    if not _is_ours(status, writer):
-        copy = _open_copy(path, _mode(status))
+    copy, path = None, claimed.copy_path()
+    if not is_ours(status, writer):
+        copy = open_copy(path, status)
     digest, size = hashlib.sha256(), 0
     try:
         while block := os.read(descriptor, _READ_BYTES):

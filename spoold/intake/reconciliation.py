@@ -14,8 +14,9 @@ from spoold import errors
 from spoold.canonical import text
 from spoold.errors import SpooldError
 from spoold.handlers import Handlers
-from spoold.intake.claimed import Claimed, is_copy
+from spoold.intake.claimed import Claimed
 from spoold.intake.names import DROPS, NameKind, classify
+from spoold.intake.own_copy import is_copy
 from spoold.intake.settings import FoundBy, Method
 from spoold.intake.statuses import Statuses
 from spoold.queue.store import Store
