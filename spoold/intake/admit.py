@@ -1,4 +1,5 @@
-"""From the inbox into the queue, by the spool's one intake, in this order for each batch:
+"""From the inbox into the queue, by the spool's one intake, in this order for each batch
+(`claim` has the first two steps):
 
 (a) the `queued` status with the new job id (replaced before (d) by a `scheduled` one where the
 request has a `not_before` to come); (b) rename, no replace, to `claimed/<job id>.<name>`;
@@ -14,35 +15,33 @@ name of a claimed file is cut above 200 bytes: the true one is then in its `queu
 fsynced before the rename. Were that lost, the cut name would be the drop's name.
 """
 
-import errno
 import os
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Final, TypeVar
+from typing import TypeVar
 
 import structlog
 
 from spoold import errors, points
 from spoold.canonical import text
-from spoold.disk import rename_new, rename_unique, sync_file, sync_file_system, sync_folder
+from spoold.disk import rename_new, sync_file, sync_file_system, sync_folder
 from spoold.errors import SpooldError
 from spoold.intake.claimed import Claimed, prepare
 from spoold.intake.complete import Wait
-from spoold.intake.inbox import Found
-from spoold.intake.look import GoneError, Looked, Memory, NoFileError
+from spoold.intake.look import GoneError, NoFileError
+from spoold.intake.obstacle import our_disk
 from spoold.intake.reconciliation import LOOK_UP_AT_ONCE, Reconciler
 from spoold.intake.request import Models
-from spoold.intake.settings import FoundBy, IntakeMetrics, IntakeSettings, Method, Reason
+from spoold.intake.settings import IntakeMetrics, IntakeSettings, Reason
 from spoold.intake.statuses import Statuses
 from spoold.queue.answers import Answer, Verdict
 from spoold.queue.job import Admission, new_job_id
 from spoold.queue.rows import error_document
 from spoold.queue.store import Store
 from spoold.spool import Folder, Spool
-from spoold.status import claimed_name, cut_name
+from spoold.status import claimed_name
 
 _ADMIT_AT_ONCE = 100
 _FSYNC_EACH = 3  # up to so many files an fsync each is cheaper than a sync of the file system
@@ -51,37 +50,12 @@ _DONE = frozenset(
 )
 _STRAY_PREFIX = b"stray-"
 
-UNMOVABLE: Final = "it cannot be moved out of the inbox"
-"""Begins the message of a drop that no rename gets out of the inbox."""
-
 _log = structlog.get_logger()
 _Item = TypeVar("_Item")
 
 
-@dataclass(frozen=True, slots=True)
-class Candidate:
-    """A drop in the inbox that is complete."""
-
-    found: Found
-    memory: Memory
-    looked: Looked
-    method: Method
-
-
-@dataclass(frozen=True, slots=True)
-class Refused:
-    """A drop that could not be claimed, and stays in the inbox."""
-
-    candidate: Candidate
-    wait: Wait
-
-
-class _UnmovableError(Exception):
-    """A drop that cannot be renamed, whatever the reason: it must not stop the others."""
-
-
 class Admitter:
-    """Claims drops, and sees each claimed one through to its row. Belongs to one thread."""
+    """Sees each claimed drop through to its row. Belongs to one thread."""
 
     def __init__(
         self,
@@ -112,84 +86,9 @@ class Admitter:
         """Claimed drops that have no row yet."""
         return list(self._held.values())
 
-    # --- (a) and (b) ----------------------------------------------------------------------------
-
-    def claim(
-        self, candidates: Sequence[Candidate], now: float
-    ) -> tuple[list[Claimed], list[Refused]]:
-        """Take drops out of the inbox; those that cannot be taken stay there."""
-        taken: list[Claimed] = []
-        refused: list[Refused] = []
-        for position, candidate in enumerate(candidates):
-            try:
-                claimed = self._claim(candidate, now)
-            except _UnmovableError as error:
-                wait = Wait(Reason.UNREADABLE, f"{UNMOVABLE}: {error}")
-                refused.append(Refused(candidate, wait))
-            except OSError as error:
-                reason = _our_disk(error)
-                wait = Wait(reason or Reason.DISK, errors.of_os_error(error).message)
-                if reason is None:
-                    refused.append(Refused(candidate, wait))
-                    continue
-                rest = candidates[position:]  # they would meet it too
-                refused += [Refused(each, wait) for each in rest]
-                break
-            else:
-                if claimed is not None:
-                    taken.append(claimed)
-        return taken, refused
-
-    def _claim(self, candidate: Candidate, now: float) -> Claimed | None:
-        found, memory = candidate.found, candidate.memory
-        job_id = new_job_id()
-        name = claimed_name(job_id, found.name)
-        claimed = Claimed(
-            job_id,
-            found.name,
-            found.kind,
-            os.path.join(self._claimed, name),
-            memory.found_by,
-            candidate.method,
-            memory.unchanged_since,
-            fingerprint=memory.fingerprint,
-            reading=candidate.looked.reading,
-            error=candidate.looked.error,
-        )
-        self._say_queued(claimed)
-        points.reached("admit.a")
-        try:
-            rename_unique(os.path.join(self._inbox, found.name), claimed.path)
-        except FileNotFoundError:
-            self._statuses.withdraw(found.name)
-            return None
-        except OSError as error:
-            self._statuses.withdraw(found.name)
-            if _our_disk(error) is not None:
-                raise
-            raise _UnmovableError(error.strerror) from error
-        points.reached("admit.b")
-        self._held[job_id] = claimed
-        self._metrics.methods[candidate.method.value] += 1
-        if memory.found_by is FoundBy.EVENT:
-            self._metrics.found_by_event += 1
-        else:
-            self._metrics.found_by_scan += 1
-        return claimed
-
-    def _say_queued(self, claimed: Claimed) -> None:
-        self._statuses.queued(
-            claimed.drop, claimed.job_id, claimed.intake(), durable=_name_is_cut(claimed)
-        )
-        claimed.said_queued, claimed.reason = True, None
-
-    def _say_scheduled(self, claimed: Claimed, when: datetime) -> None:
-        self._statuses.scheduled(
-            claimed.drop, claimed.job_id, claimed.intake(), when, durable=_name_is_cut(claimed)
-        )
-        claimed.said_queued, claimed.reason = True, None
-
-    # --- (c) to (f) -----------------------------------------------------------------------------
+    def hold(self, claimed: Claimed) -> None:
+        """See to a claimed drop until it has its row."""
+        self._held[claimed.job_id] = claimed
 
     def admit(self, batch: Sequence[Claimed], now: float) -> int:
         """Bring claimed drops to their rows; returns how many got one, the others stay held.
@@ -207,9 +106,9 @@ class Admitter:
         try:
             self._sync(ready)
         except OSError as error:
-            wait = Wait(_our_disk(error) or Reason.DISK, errors.of_os_error(error).message)
+            wait = Wait(our_disk(error) or Reason.DISK, errors.of_os_error(error).message)
             for claimed, _ in ready:
-                self._hold(claimed, wait)
+                self._say_waiting(claimed, wait)
             return 0
         points.reached("admit.e")
         admitted = 0
@@ -221,10 +120,11 @@ class Admitter:
         try:
             prepared = prepare(claimed, now, self._settings, self._models, leases=self.leases)
             if isinstance(prepared, Admission):
-                if prepared.not_before is not None and prepared.not_before > datetime.now(UTC):
-                    self._say_scheduled(claimed, prepared.not_before)
-                elif not claimed.said_queued or claimed.reason is not None:
-                    self._say_queued(claimed)
+                due = prepared.not_before
+                if due is not None and due > datetime.now(UTC):
+                    self._statuses.queued(claimed, due)
+                elif not claimed.has_status or claimed.reason is not None:
+                    self._statuses.queued(claimed)
                 return prepared
         except (GoneError, FileNotFoundError):
             _log.warning("intake.claimed_gone", job=str(claimed.job_id), drop=text(claimed.drop))
@@ -234,8 +134,8 @@ class Admitter:
             self._put_back(claimed)
             return None
         except OSError as error:
-            prepared = Wait(_our_disk(error) or Reason.UNREADABLE, f"{error.strerror}")
-        self._hold(claimed, prepared)
+            prepared = Wait(our_disk(error) or Reason.UNREADABLE, f"{error.strerror}")
+        self._say_waiting(claimed, prepared)
         return None
 
     def _put_back(self, claimed: Claimed) -> None:
@@ -255,14 +155,14 @@ class Admitter:
         del self._held[claimed.job_id]
         self._statuses.withdraw(claimed.drop)
 
-    def _hold(self, claimed: Claimed, wait: Wait) -> None:
-        if claimed.reason is wait.reason and claimed.said_queued:
+    def _say_waiting(self, claimed: Claimed, wait: Wait) -> None:
+        if claimed.reason is wait.reason and claimed.has_status:
             return
         try:
             self._statuses.waiting(claimed.drop, wait, claimed.job_id, claimed.intake())
         except OSError:
             return  # said at the next scan
-        claimed.reason, claimed.said_queued = wait.reason, True
+        claimed.reason, claimed.has_status = wait.reason, True
 
     def _sync(self, ready: Sequence[tuple[Claimed, Admission]]) -> None:
         """Make contents durable, then names: a copy replaces its drop only when it is on disk."""
@@ -294,7 +194,7 @@ class Admitter:
                 self._admitted(claimed, admission, answer)
                 admitted += 1
             elif answer.verdict is Verdict.NAME_BUSY:
-                claimed.said_queued = False  # the status is the other job's
+                claimed.has_status = False  # the status is the other job's
             elif answer.verdict is Verdict.ELSEWHERE:
                 self._renumber(claimed)
             else:
@@ -316,9 +216,9 @@ class Admitter:
         del self._held[claimed.job_id]
         claimed.job_id, before = new_job_id(), claimed.path
         claimed.path = os.path.join(self._claimed, claimed_name(claimed.job_id, claimed.drop))
-        self._say_queued(claimed)
+        self._statuses.queued(claimed)
         rename_new(before, claimed.path)
-        self._held[claimed.job_id] = claimed
+        self.hold(claimed)
 
     def _admitted(self, claimed: Claimed, admission: Admission, answer: Answer) -> None:
         del self._held[claimed.job_id]
@@ -351,7 +251,7 @@ class Admitter:
             busy = self._store.busy_names([claimed.drop for claimed in part])
             for claimed in part:
                 if claimed.drop in busy:
-                    claimed.said_queued = False
+                    claimed.has_status = False
             admitted += self.admit([each for each in part if each.drop not in busy], now)
         return admitted
 
@@ -361,20 +261,9 @@ class Admitter:
         Raises database-away and OSError.
         """
         for claimed in self._reconciler.rowless(self._held.keys(), now, adopt_now=adopt_now):
-            self._held[claimed.job_id] = claimed
+            self.hold(claimed)
             points.reached("adopt")
             _log.info("intake.adopted", job=str(claimed.job_id), drop=text(claimed.drop))
-
-
-def _name_is_cut(claimed: Claimed) -> bool:
-    return cut_name(claimed.drop) != claimed.drop
-
-
-def _our_disk(error: OSError) -> Reason | None:
-    """Why nothing at all can be taken, where that is what an error on our side means."""
-    if errors.disk_code(error) is errors.NO_SPACE:
-        return Reason.SPACE
-    return Reason.DISK if error.errno in {errno.EROFS, errno.EIO} else None
 
 
 def _parts(items: Sequence[_Item], size: int) -> Iterator[Sequence[_Item]]:

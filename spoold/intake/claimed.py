@@ -64,8 +64,8 @@ class Claimed:
     """It changed after it was taken for complete, where nobody can tell of writers."""
     reason: Reason | None = None
     """What its status file says that it waits for."""
-    said_queued: bool = True
-    """Its status file says `queued` or `waiting` for this very job."""
+    has_status: bool = True
+    """Its status file is this very job's: `queued`, `scheduled` or `waiting`."""
     copy: bytes | None = None
     """The path of our own copy, to be synced and renamed over the claimed file."""
     uncertain: bool = False

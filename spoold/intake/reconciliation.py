@@ -83,7 +83,7 @@ class Reconciler:
             kind = NameKind.REQUEST if drop.startswith(b"request-") else NameKind.BUNDLE
         path = os.path.join(self._claimed, name)
         return Claimed(
-            job_id, drop, kind, path, found_by, method, now, error=error, said_queued=False
+            job_id, drop, kind, path, found_by, method, now, error=error, has_status=False
         )
 
     def _leave_or_remove(self, name: bytes, *, remove_copies: bool) -> None:

@@ -20,11 +20,13 @@ import structlog
 from spoold import errors
 from spoold.canonical import text
 from spoold.errors import SpooldError
-from spoold.intake.admit import UNMOVABLE, Admitter, Candidate
+from spoold.intake.admit import Admitter
+from spoold.intake.claim import Candidate, Claimer
 from spoold.intake.complete import Rest, Take, Wait
 from spoold.intake.inbox import Found, Listing
 from spoold.intake.look import GoneError, Memory, look
 from spoold.intake.names import NameKind
+from spoold.intake.obstacle import obstacle
 from spoold.intake.rate import Rate
 from spoold.intake.request import Models
 from spoold.intake.settings import FoundBy, IntakeMetrics, IntakeSettings, Reason, ScanReport
@@ -72,6 +74,7 @@ class Scanner:
         self._inbox = os.fsencode(spool.folder(Folder.INBOX))
         self._statuses = Statuses(spool, store, Host(settings.site, settings.host))
         self._admitter = Admitter(spool, store, self._statuses, settings, models, metrics)
+        self._claimer = Claimer(spool, self._statuses, metrics, self._admitter.hold)
         self._memories: dict[bytes, Memory] = {}
         self._rate = Rate(
             settings.max_drops_per_minute,
@@ -181,14 +184,14 @@ class Scanner:
             self._take(candidates, now, tally)
 
     def _take(self, candidates: Sequence[Candidate], now: float, tally: _Tally) -> None:
-        obstacle = self._obstacle()
-        if obstacle is not None:
-            self._note_disk(obstacle)
+        wait = self._obstacle()
+        if wait is not None:
+            self._note_disk(wait)
             for candidate in candidates:
-                self._keep(candidate, obstacle, tally)
+                self._keep(candidate, wait, tally)
             return
         allowed = [each for each in candidates if self._within_rate(each, now, tally)]
-        claimed, refused = self._admitter.claim(allowed, now)
+        claimed, refused = self._claimer.claim(allowed)
         for drop in claimed:
             self._memories.pop(drop.drop, None)
         for refusal in refused:
@@ -202,6 +205,12 @@ class Scanner:
             if kind and not self._away:
                 tally.admitted += self._ask(partial(self._admitter.admit, kind, now), 0)
 
+    def _obstacle(self) -> Wait | None:
+        if self._away:
+            return Wait(Reason.DATABASE_AWAY)
+        free, foreign = self._settings.min_free_bytes, self._metrics.inbox_foreign
+        return obstacle(self._root, self._inbox, free, foreign=foreign)
+
     def _note_disk(self, wait: Wait | None) -> None:
         """Say once that the spool's disk is in the way: there may be no writing of statuses."""
         if wait is None or wait.reason not in {Reason.SPACE, Reason.DISK}:
@@ -209,25 +218,6 @@ class Scanner:
         elif not self._disk_in_the_way:
             self._disk_in_the_way = True
             _log.error("intake.disk", reason=wait.reason.value, error=wait.message)
-
-    def _obstacle(self) -> Wait | None:
-        """Why nothing may be claimed now."""
-        if self._away:
-            return Wait(Reason.DATABASE_AWAY)
-        space = os.statvfs(self._root)
-        # Asked before a claim is tried, which begins with a status.
-        if space.f_flag & os.ST_RDONLY:
-            return Wait(Reason.DISK, "the spool's file system can only be read")
-        if self._metrics.inbox_foreign:
-            return Wait(Reason.UNREADABLE, f"{UNMOVABLE}: something is mounted over it")
-        if not os.access(self._inbox, os.W_OK | os.X_OK, effective_ids=True):
-            return Wait(Reason.UNREADABLE, f"{UNMOVABLE}: the daemon may not write there")
-        free = space.f_bavail * space.f_frsize
-        if free < self._settings.min_free_bytes:
-            floor = self._settings.min_free_bytes
-            message = f"{free:,} bytes are free, [intake] min_free_bytes is {floor:,}"
-            return Wait(Reason.SPACE, message)
-        return None
 
     def _exceeds_rate(
         self, name: bytes, hints: Mapping[bytes, Hint], now: float, tally: _Tally

@@ -21,12 +21,13 @@ from spoold import errors
 from spoold.canonical import Json
 from spoold.disk import rename_over, replace_content, sync_folder
 from spoold.errors import Code, SpooldError
+from spoold.intake.claimed import Claimed
 from spoold.intake.complete import Wait
 from spoold.intake.settings import FoundBy, Method, Reason
 from spoold.queue.job import State
 from spoold.queue.store import Store
 from spoold.spool import Folder, Spool
-from spoold.status import WAITING, Host, Status, status_name, true_name
+from spoold.status import WAITING, Host, Status, cut_name, status_name, true_name
 
 _CODES: Final[Mapping[Reason, Code | None]] = {
     Reason.WRITER_OPEN: None,  # nothing is wrong yet
@@ -66,19 +67,22 @@ class Statuses:
         self._withdrawn: set[bytes] = set()
         self._templates: dict[tuple[Json, ...], tuple[bytes, bytes, bytes]] = {}
 
-    def queued(
-        self,
-        drop: bytes,
-        job_id: uuid.UUID,
-        intake: Mapping[str, Json],
-        *,
-        durable: bool = False,
-    ) -> None:
-        """Say that a drop is on its way into the queue; `durable` survives a power cut.
+    def queued(self, claimed: Claimed, due: datetime | None = None) -> None:
+        """Say that a drop is on its way into the queue: `queued`, or `scheduled` until it is due.
 
-        Raises OSError.
+        That it is said is noted in `claimed`. Raises OSError.
         """
-        self._write(drop, self._queued_content(drop, job_id, intake), durable=durable)
+        drop, job_id, intake = claimed.drop, claimed.job_id, claimed.intake()
+        if due is None:
+            content = self._queued_content(drop, job_id, intake)
+        else:
+            status = Status(
+                drop, State.SCHEDULED, job_id=job_id, next_attempt_at=due, intake=intake
+            )
+            content = status.live(self._host)
+        # Of a claimed drop nothing else tells a name that was cut.
+        self._write(drop, content, durable=cut_name(drop) != drop)
+        claimed.has_status, claimed.reason = True, None
 
     def _queued_content(self, drop: bytes, job_id: uuid.UUID, intake: Mapping[str, Json]) -> bytes:
         # Thousands of these differ in name and id only, and canonical JSON takes its time.
@@ -94,19 +98,6 @@ class Statuses:
             template = self._templates[kind] = (before, between, after)
         before, between, after = template
         return b'%s"%s"%s"%s"%s' % (before, drop, between, str(job_id).encode(), after)
-
-    def scheduled(
-        self,
-        drop: bytes,
-        job_id: uuid.UUID,
-        intake: Mapping[str, Json],
-        when: datetime,
-        *,
-        durable: bool = False,
-    ) -> None:
-        """Say that a drop is on its way into the queue, where it is not due yet. Raises OSError."""
-        status = Status(drop, State.SCHEDULED, job_id=job_id, next_attempt_at=when, intake=intake)
-        self._write(drop, status.live(self._host), durable=durable)
 
     def waiting(
         self,

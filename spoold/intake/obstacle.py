@@ -1,0 +1,38 @@
+"""What keeps all drops in the inbox: the spool's disk, a mount over it, no permission, no room."""
+
+import errno
+import os
+from typing import Final
+
+from spoold import errors
+from spoold.intake.complete import Wait
+from spoold.intake.settings import Reason
+
+UNMOVABLE: Final = "it cannot be moved out of the inbox"
+"""Begins the message of a drop that no rename gets out of the inbox."""
+
+
+def obstacle(root: str, inbox: bytes, min_free_bytes: int, *, foreign: bool) -> Wait | None:
+    """Why nothing may be claimed now; `foreign`: something is mounted over the inbox.
+
+    Asked before a claim is tried, which begins with a status.
+    """
+    space = os.statvfs(root)
+    if space.f_flag & os.ST_RDONLY:
+        return Wait(Reason.DISK, "the spool's file system can only be read")
+    if foreign:
+        return Wait(Reason.UNREADABLE, f"{UNMOVABLE}: something is mounted over it")
+    if not os.access(inbox, os.W_OK | os.X_OK, effective_ids=True):
+        return Wait(Reason.UNREADABLE, f"{UNMOVABLE}: the daemon may not write there")
+    free = space.f_bavail * space.f_frsize
+    if free < min_free_bytes:
+        message = f"{free:,} bytes are free, [intake] min_free_bytes is {min_free_bytes:,}"
+        return Wait(Reason.SPACE, message)
+    return None
+
+
+def our_disk(error: OSError) -> Reason | None:
+    """Why nothing at all can be taken, where that is what an error on our side means."""
+    if errors.disk_code(error) is errors.NO_SPACE:
+        return Reason.SPACE
+    return Reason.DISK if error.errno in {errno.EROFS, errno.EIO} else None
