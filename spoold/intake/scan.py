@@ -9,17 +9,15 @@ import os
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, MutableMapping, Sequence
+from collections.abc import Mapping, MutableMapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Final, TypeVar, assert_never
+from typing import Final, assert_never
 
 import structlog
 
-from spoold import errors
 from spoold.canonical import text
-from spoold.errors import SpooldError
 from spoold.intake.admit import Admitter
 from spoold.intake.claim import Candidate, Claimer
 from spoold.intake.complete import Rest, Take, Wait
@@ -27,6 +25,7 @@ from spoold.intake.inbox import Found, Listing
 from spoold.intake.look import GoneError, Memory, look
 from spoold.intake.names import NameKind
 from spoold.intake.obstacle import obstacle
+from spoold.intake.presence import Presence
 from spoold.intake.rate import Rate
 from spoold.intake.request import Models
 from spoold.intake.settings import FoundBy, IntakeMetrics, IntakeSettings, Reason, ScanReport
@@ -36,14 +35,11 @@ from spoold.queue.store import Store
 from spoold.spool import Folder, Spool
 from spoold.status import Host
 
-_FIRST_BACK_OFF_SECONDS: Final = 0.25
-_MAX_BACK_OFF_SECONDS: Final = 5.0
 _MAX_STRAYS_TOLD: Final = 10_000
 # A backlog of 100,000 drops is not looked through for each one that may be taken.
 _RATE_LOOK_SECONDS: Final = 5.0
 
 _log = structlog.get_logger()
-_Result = TypeVar("_Result")
 
 
 @dataclass(slots=True)
@@ -75,6 +71,7 @@ class Scanner:
         self._statuses = Statuses(spool, store, Host(settings.site, settings.host))
         self._admitter = Admitter(spool, store, self._statuses, settings, models, metrics)
         self._claimer = Claimer(spool, self._statuses, metrics, self._admitter.hold)
+        self._database = Presence(store, self._admitter, settings.reconcile_seconds)
         self._memories: dict[bytes, Memory] = {}
         self._rate = Rate(
             settings.max_drops_per_minute,
@@ -84,11 +81,6 @@ class Scanner:
         self._scan = 0
         self._strays_told: set[bytes] = set()
         self._leases = False
-        # Away until proven otherwise: connecting, the first time too, begins with `reconcile`.
-        self._away = True
-        self._retry_at = 0.0
-        self._back_off = 0.0
-        self._reconcile_at = 0.0
         self._disk_in_the_way = False
         self._keep_up_at = 0.0
         self.next_look = 0.0
@@ -121,9 +113,9 @@ class Scanner:
         else:
             self._forget_vanished()
         self._note_strays(listing)
-        if not self._away:
+        if not self._database.away:
             with suppress(OSError):  # tried again after the next scan
-                self._ask(self._statuses.finish_withdrawals, None)
+                self._database.ask(self._statuses.finish_withdrawals, None)
         return self._finish(listing, tally, started)
 
     def forget_folder(self) -> None:
@@ -143,8 +135,8 @@ class Scanner:
         if not part:
             return
         busy = self._admitter.held_names()
-        if not self._away:
-            busy |= self._ask(
+        if not self._database.away:
+            busy |= self._database.ask(
                 lambda: self._store.busy_names([found.name for found in part]), frozenset()
             )
         candidates: list[Candidate] = []
@@ -202,11 +194,11 @@ class Scanner:
         # Bundles last: the sync of a large one takes its time, and a request need not wait for it.
         for bundles in (False, True):
             kind = [each for each in claimed if (each.kind is NameKind.BUNDLE) is bundles]
-            if kind and not self._away:
-                tally.admitted += self._ask(partial(self._admitter.admit, kind, now), 0)
+            if kind and not self._database.away:
+                tally.admitted += self._database.ask(partial(self._admitter.admit, kind, now), 0)
 
     def _obstacle(self) -> Wait | None:
-        if self._away:
+        if self._database.away:
             return Wait(Reason.DATABASE_AWAY)
         free, foreign = self._settings.min_free_bytes, self._metrics.inbox_foreign
         return obstacle(self._root, self._inbox, free, foreign=foreign)
@@ -263,7 +255,7 @@ class Scanner:
                 self._look_by(patient_until)
                 return
         # With a database, `busy_names` has said that no unfinished job has this name.
-        if self._away and self._statuses.may_be_of_a_job(drop):
+        if self._database.away and self._statuses.may_be_of_a_job(drop):
             return
         try:
             self._statuses.waiting(drop, wait)
@@ -313,49 +305,13 @@ class Scanner:
                 self._strays_told.add(name)
                 _log.warning("intake.stray", name=text(name))
 
-    # --- the database, and the end of a scan ----------------------------------------------------
+    # --- what is claimed already, and the end of a scan -----------------------------------------
 
     def _keep_up(self, tally: _Tally) -> None:
         """Look after what is claimed already."""
-        if self._reach():
-            tally.admitted += self._ask(lambda: self._admitter.retry(time.monotonic()), 0)
+        if self._database.reach():
+            tally.admitted += self._database.ask(lambda: self._admitter.retry(time.monotonic()), 0)
         self._keep_up_at = time.monotonic() + self._settings.poll_seconds
-
-    def _reach(self) -> bool:
-        """Whether the database is there; `claimed/` is compared with it when due or when back."""
-        now = time.monotonic()
-        if now < (self._retry_at if self._away else self._reconcile_at):
-            return not self._away
-        was_away = self._away
-        if self._ask(lambda: self._reconcile(now, adopt_now=was_away), False):
-            self._away, self._back_off = False, 0.0
-            self._reconcile_at = now + self._settings.reconcile_seconds
-            if was_away:
-                _log.info("intake.database_reached")
-        return not self._away
-
-    def _reconcile(self, now: float, *, adopt_now: bool) -> bool:
-        self._store.require_writable()
-        self._admitter.reconcile(now, adopt_now=adopt_now)
-        return True
-
-    def _ask(self, call: Callable[[], _Result], otherwise: _Result) -> _Result:
-        """Call what needs the database; without it nothing is claimed until it is back."""
-        try:
-            return call()
-        except SpooldError as error:
-            # Tables that are not there may be about to be restored.
-            if not error.code.transient and error.code is not errors.DATABASE_UNFIT:
-                raise
-            first = not self._back_off
-            self._back_off = min(
-                max(_FIRST_BACK_OFF_SECONDS, 2 * self._back_off), _MAX_BACK_OFF_SECONDS
-            )
-            self._retry_at = time.monotonic() + self._back_off
-            self._away = True
-            if first:
-                _log.warning("intake.database_away", error=error.message)
-            return otherwise
 
     def _look_by(self, moment: float) -> None:
         self.next_look = min(self.next_look, moment)
@@ -365,8 +321,8 @@ class Scanner:
         held = self._admitter.held()
         if tally.name_busy or held:  # nothing in the inbox will tell when they are free
             self._look_by(ended + self._settings.poll_seconds)
-        if self._away:
-            self._look_by(self._retry_at)
+        if self._database.away:
+            self._look_by(self._database.retry_at)
         waiting = tally.waiting
         for claimed in held:
             if claimed.reason is not None:
@@ -387,5 +343,5 @@ class Scanner:
             waiting=waiting.total(),
             name_busy=tally.name_busy,
             held=len(held),
-            database_away=self._away,
+            database_away=self._database.away,
         )
