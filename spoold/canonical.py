@@ -8,7 +8,9 @@ agree byte for byte: UTF-8, sorted keys, no spaces, no floats, integers within 2
 import json
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any, NoReturn, TypeAlias, Union
+from typing import NoReturn, TypeAlias, Union
+
+from spoold.json_bounds import unique_keys
 
 # `|` cannot name a type inside its own definition.
 Json: TypeAlias = Union[str, int, Sequence["Json"], Mapping[str, "Json"], None]  # noqa: UP007
@@ -49,7 +51,7 @@ def decode(data: bytes) -> Json:
     try:
         document = json.loads(
             data.decode(),
-            object_pairs_hook=_object,
+            object_pairs_hook=unique_keys,
             parse_int=_integer,
             parse_float=_no_float,
             parse_constant=_no_float,
@@ -62,6 +64,8 @@ def decode(data: bytes) -> Json:
         raise NotCanonicalError(
             f"not JSON: {error.msg} at line {error.lineno} column {error.colno}"
         ) from error
+    except ValueError as error:
+        raise NotCanonicalError(str(error)) from error
     if encode(document) != data:
         raise NotCanonicalError("valid JSON, but not in canonical form")
     return document  # type: ignore[no-any-return]  # json.loads is untyped; _check has walked it
@@ -114,18 +118,11 @@ def _check_depth(depth: int, path: str) -> None:
         raise NotCanonicalError(f"{path}: nested deeper than {MAX_DEPTH}")
 
 
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    document = dict(pairs)
-    if len(document) != len(pairs):
-        raise NotCanonicalError("duplicate key")
-    return document
-
-
 def _integer(digits: str) -> int:
     if len(digits) > _MAX_DIGITS:  # before int(), which is quadratic and bounded at 4300 digits
-        raise NotCanonicalError("integer beyond 2^53 - 1")
+        raise ValueError("integer beyond 2^53 - 1")
     return int(digits)
 
 
 def _no_float(number: str) -> NoReturn:
-    raise NotCanonicalError(f"number {number[:20]} is not an integer")
+    raise ValueError(f"number {number[:20]} is not an integer")

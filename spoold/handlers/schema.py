@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Final, NoReturn
 
-from spoold import canonical, errors
+from spoold import canonical, errors, json_bounds
 from spoold.errors import SpooldError
 
 _MAX_STRUCTURE: Final = 1_000_000  # of `,`, `[` and `{`: parsed, each may take a hundred bytes
@@ -23,11 +23,13 @@ _REFERENCES: Final = frozenset({"$ref", "$dynamicRef", "$recursiveRef"})
 
 def read(content: bytes) -> object:
     """The JSON of a drop. Raises drop-not-json."""
-    if content.count(b",") + content.count(b"[") + content.count(b"{") > _MAX_STRUCTURE:
+    if json_bounds.structure(content) > _MAX_STRUCTURE:
         raise SpooldError(errors.DROP_NOT_JSON, f"it has more than {_MAX_STRUCTURE:,} values")
     try:
         document = json.loads(
-            content.decode(), object_pairs_hook=_object, parse_constant=_no_number
+            content.decode(),
+            object_pairs_hook=json_bounds.unique_keys,
+            parse_constant=_no_number,
         )
     except RecursionError as error:
         raise SpooldError(errors.DROP_NOT_JSON, "it is nested too deeply") from error
@@ -38,7 +40,7 @@ def read(content: bytes) -> object:
         raise SpooldError(errors.DROP_NOT_JSON, f"{place}: {error.msg}", at=place) from error
     except ValueError as error:
         raise SpooldError(errors.DROP_NOT_JSON, canonical.text(str(error))) from error
-    if _depth(document) > _MAX_DEPTH:
+    if json_bounds.depth(document) > _MAX_DEPTH:
         raise SpooldError(errors.DROP_NOT_JSON, f"it is nested deeper than {_MAX_DEPTH}")
     return document
 
@@ -151,28 +153,8 @@ def _references(value: object) -> Iterator[str]:
             yield from _references(item)
 
 
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    document = dict(pairs)
-    if len(document) != len(pairs):
-        raise ValueError("an object has a key twice")
-    return document
-
-
 def _no_number(text: str) -> NoReturn:
     raise ValueError(f"{text} is no JSON number")
-
-
-def _depth(document: object) -> int:
-    """How deeply it is nested; walked without recursion, since that is what is asked."""
-    deepest, todo = 0, [(document, 0)]
-    while todo:
-        value, depth = todo.pop()
-        deepest = max(deepest, depth)
-        if isinstance(value, dict):
-            todo += [(item, depth + 1) for item in value.values()]
-        elif isinstance(value, list):
-            todo += [(item, depth + 1) for item in value]
-    return deepest
 
 
 def _short(message: str) -> str:

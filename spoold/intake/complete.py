@@ -20,7 +20,7 @@ import stat
 from dataclasses import dataclass
 from typing import Final
 
-from spoold import errors
+from spoold import errors, json_bounds
 from spoold.bundle.frames import END_FRAME
 from spoold.errors import SpooldError
 from spoold.intake.settings import IntakeSettings, Method, Reason
@@ -81,7 +81,7 @@ def ends_as_json(content: bytes) -> bool:
 
     What holds too much to be parsed just for this is left to rest.
     """
-    if content.count(b",") + content.count(b"[") + content.count(b"{") > MAX_STRUCTURE:
+    if json_bounds.structure(content) > MAX_STRUCTURE:
         return False
     if not content.rstrip().endswith((b"}", b"]", b'"')):  # a number may go on
         return False

@@ -11,7 +11,7 @@ import json
 import re
 from typing import Final, NoReturn, TypeAlias
 
-from spoold import canonical, errors
+from spoold import canonical, errors, json_bounds
 from spoold.canonical import MAX_DEPTH, MAX_INTEGER
 from spoold.errors import Code, SpooldError
 
@@ -46,11 +46,11 @@ def parse(content: bytes) -> Plain:
     Raises request-truncated where it only ends too early, request-not-json where it is no JSON,
     request-invalid where it is JSON that we do not take; `at` is the line and the column.
     """
-    structure = content.count(b",") + content.count(b"[") + content.count(b"{")
-    if structure > MAX_STRUCTURE:
+    held = json_bounds.structure(content)
+    if held > MAX_STRUCTURE:
         raise SpooldError(
             errors.REQUEST_INVALID,
-            f"it holds {structure:,} of `,`, `[` and `{{`, more than {MAX_STRUCTURE:,}",
+            f"it holds {held:,} of `,`, `[` and `{{`, more than {MAX_STRUCTURE:,}",
         )
     if content.startswith(_BOM):
         _refuse(errors.REQUEST_INVALID, "", 0, "a byte order mark stands before the JSON")
@@ -64,32 +64,17 @@ def parse(content: bytes) -> Plain:
     try:
         document: Plain = json.loads(
             text,
-            object_pairs_hook=_object,
+            object_pairs_hook=json_bounds.unique_keys,
             parse_int=_integer,
             parse_float=_no_number,
             parse_constant=_no_number,
         )
-        deep = _depth(document) > MAX_DEPTH
+        deep = json_bounds.depth(document) > MAX_DEPTH
     except (ValueError, RecursionError) as error:
         _examine(text)
         raise SpooldError(errors.REQUEST_NOT_JSON, str(error)) from error
     if deep or _SUSPECT_ESCAPE.search(content):
         _examine(text)
-    return document
-
-
-def _depth(value: Plain) -> int:
-    if isinstance(value, dict):
-        return 1 + max(map(_depth, value.values()), default=0)
-    if isinstance(value, list):
-        return 1 + max(map(_depth, value), default=0)
-    return 0
-
-
-def _object(pairs: list[tuple[str, Plain]]) -> dict[str, Plain]:
-    document = dict(pairs)
-    if len(document) != len(pairs):
-        raise ValueError("duplicate key")
     return document
 
 
