@@ -1,6 +1,6 @@
 """The daemon's own status document, `spoold.daemon/1`: `status/.spoold.json`.
 
-Pure. It is renewed every few seconds, signed each time, and says until when it counts: whoever sees
+It is renewed every few seconds, signed each time, and says until when it counts: whoever sees
 the folder, across a share too, can tell whether the daemon lives, what it does and what it lacks.
 The name is none that a drop's status could have: those end in `.status.json`.
 """
@@ -9,11 +9,12 @@ import enum
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Final
 
 from spoold import __version__, canonical
 from spoold.canonical import MAX_INTEGER, Document
+from spoold.errors import Code
 from spoold.status import Host, format_moment
 
 TYPE: Final = "spoold.daemon/1"
@@ -35,6 +36,11 @@ class LastError:
     code: str
     sentence: str
     at: datetime
+
+    @classmethod
+    def of(cls, code: Code) -> "LastError":
+        """An error that is met now."""
+        return cls(code.name, code.sentence, datetime.now(UTC))
 
 
 @dataclass(frozen=True, slots=True)

@@ -73,13 +73,14 @@ class Observer:
         scanning = f"{age:.0f} s ago" if intake.last_scan_at else "none yet"
         if intake.standing_by:
             scanning = "stands by for another daemon"
+        fault = _inbox_fault(self._intake)
         return [
             Check("database", not away, "cannot be reached or written to" if away else "answers"),
             Check("spool", writable, why),
             Check(
                 "intake",
-                not (intake.inbox_missing or intake.inbox_foreign or late),
-                _inbox_fault(intake) or f"last scan: {scanning}",
+                not (fault or late),
+                fault or f"last scan: {scanning}",
             ),
             Check("workers", workers > 0, f"{workers} of {self._supervisor.count}"),
             Check("watch", good=True, text=_watching(intake), needed=False),
@@ -123,6 +124,7 @@ class Observer:
         yield metrics.WATCH_OVERFLOWS.sample(intake.overflows)
         for wakes in Wakes:
             yield metrics.WAKE_MODE.sample(self._wakes is wakes, wakes)
+        yield metrics.SCAN_ERRORS.sample(intake.errors)
         yield metrics.SCAN_SECONDS.sample(intake.scan_seconds)
         yield metrics.LAST_SCAN.sample(intake.last_scan_at)
 
@@ -149,10 +151,12 @@ class Observer:
         return True, "writable"
 
 
-def _inbox_fault(intake: IntakeMetrics) -> str:
-    if intake.inbox_missing:
+def _inbox_fault(intake: Intake) -> str:
+    if intake.metrics.inbox_missing:
         return "the inbox cannot be read"
-    return "something is mounted over the inbox" if intake.inbox_foreign else ""
+    if intake.metrics.inbox_foreign:
+        return "something is mounted over the inbox"
+    return "the last look at the inbox failed: see the log" if intake.report.failed else ""
 
 
 def _watching(intake: IntakeMetrics) -> str:

@@ -82,7 +82,7 @@ class Renewer:
         """Remember an error as the last one. From any thread."""
         known = CODES.get(code) if isinstance(code, str) else code
         if known is not None:
-            self._last_error = LastError(known.name, known.sentence, _now())
+            self._last_error = LastError.of(known)
 
     def renew(self) -> float:
         """Write the document where that is due, and this daemon's to do.
@@ -138,6 +138,12 @@ class Renewer:
         jobs: Counter[str] = Counter()
         for line in backlog or ():
             jobs[line.state.value] += line.jobs
+        told = [error for error in (self._last_error, intake.last_error) if error is not None]
+        waits = [line.oldest_seconds for line in backlog or ()]
+        if intake.waiting_since is not None:
+            waits.append(time.monotonic() - intake.waiting_since)
+        if backlog is not None:
+            waits.append(0.0)
         space = os.statvfs(self._tree.root)
         return DaemonStatus(
             state=state,
@@ -155,13 +161,11 @@ class Renewer:
                 datetime.fromtimestamp(intake.last_scan_at, UTC) if intake.last_scan_at else None,
             ),
             backlog=None if backlog is None else jobs,
-            oldest_wait_seconds=None
-            if backlog is None
-            else int(max((line.oldest_seconds for line in backlog), default=0)),
+            oldest_wait_seconds=int(max(waits)) if waits else None,
             workers_alive=self._supervisor.alive(),
             workers_configured=self._supervisor.count,
             database_away_since=away,
-            last_error=self._last_error,
+            last_error=max(told, key=lambda error: error.at, default=None),
             free_bytes=space.f_bavail * space.f_frsize,
         )
 

@@ -37,6 +37,8 @@ class Listing:
 
     def __init__(self, path: bytes, handlers: Handlers = NO_HANDLERS) -> None:
         """Begin to list. Raises OSError where the inbox is missing or cannot be read."""
+        self._path = path
+        self._folder = _identity(path)
         self._entries = os.scandir(path)
         self._handlers = handlers
         self.drops = 0
@@ -56,6 +58,18 @@ class Listing:
                     batch = []
         if batch:
             yield batch
+
+    def require_in_place(self) -> None:
+        """Raise InboxLostError where another folder, or none, has the inbox's name now.
+
+        What could not be found since is then no proof that somebody has taken it back.
+        """
+        try:
+            folder = _identity(self._path)
+        except OSError as error:
+            raise InboxLostError(str(error)) from error
+        if folder != self._folder:
+            raise InboxLostError(f"{os.fsdecode(self._path)} is another folder now")
 
     def _found(self) -> Iterator[Found]:
         while True:
@@ -83,6 +97,11 @@ class Listing:
         if len(self.stray_names) < _MAX_STRAY_NAMES:
             self.stray_names.append(entry.name)
         return None
+
+
+def _identity(path: bytes) -> tuple[int, int]:
+    status = os.lstat(path)
+    return status.st_dev, status.st_ino
 
 
 def _is_file(entry: "os.DirEntry[bytes]") -> bool:

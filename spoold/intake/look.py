@@ -62,6 +62,8 @@ class Memory:
     """What the status file says, where intake has written one."""
     owner: int = -1
     """The user id that the file belongs to."""
+    again_at: float = 0.0
+    """When it is tried again to claim it, where it cannot be moved."""
     seen_in: int = 0
     """The number of the last scan that has seen it."""
 
@@ -94,6 +96,22 @@ def look(
     leases: bool,
 ) -> Looked:
     """Look at a drop; `memory` is brought up to date. Raises GoneError."""
+    try:
+        return _look(path, found, memory, now, settings, models, leases=leases)
+    except OSError as error:  # not even lstat(2) answers: something is mounted there, say
+        return Looked(Wait(Reason.UNREADABLE, f"the daemon cannot look at it: {error.strerror}"))
+
+
+def _look(
+    path: bytes,
+    found: Found,
+    memory: Memory,
+    now: float,
+    settings: IntakeSettings,
+    models: Models,
+    *,
+    leases: bool,
+) -> Looked:
     if found.link:
         memory.owner = _status(path).st_uid
         return Looked(Take(Method.NO_WRITER), error=SpooldError(errors.DROP_SYMLINK))
@@ -201,8 +219,8 @@ def _note(memory: Memory, status: os.stat_result, now: float) -> None:
     fingerprint = Fingerprint.of(status)
     if memory.fingerprint == fingerprint:
         return
+    memory.unchanged_since = now
     if memory.fingerprint is not None:
-        memory.unchanged_since = now
         memory.moved = memory.moved and memory.fingerprint.inode == fingerprint.inode
     memory.fingerprint = fingerprint
 

@@ -17,6 +17,8 @@ from typing import Final
 
 import structlog
 
+from spoold import errors
+from spoold.errors import SpooldError
 from spoold.file_lock import FileLock
 from spoold.intake.complete import ignore_lease_signal
 from spoold.intake.inbox import InboxLostError, Listing
@@ -37,7 +39,8 @@ from spoold.spool import Folder, Spool
 
 _SLICE_SECONDS: Final = 0.25  # how late a stop, or a name that was only linked, may be noticed
 _STANDBY_SECONDS: Final = 1.0
-_POLL_PAUSE: Final = 10  # times what a look costs: polling takes no more than a tenth of the time
+_PAUSE: Final = 10  # times what a look costs: looking in vain takes a tenth of the time
+_MAX_PAUSE_SECONDS: Final = 60.0
 
 _log = structlog.get_logger()
 
@@ -74,12 +77,9 @@ class Intake:
             while not stop.is_set():
                 try:
                     report = self.scan_once()
-                except Exception:  # noqa: BLE001  # whatever it was, the next drops are waiting
-                    self.metrics.errors += 1
-                    self.metrics.scans += 1
-                    _log.exception("intake.scan_failed")
-                    self.report = report = FAILED
-                    self._next_look = time.monotonic() + self._settings.rescan_seconds
+                except Exception as error:  # noqa: BLE001  # whatever it was, drops are waiting
+                    self._failed(error)
+                    report = self.report
                 if not report.claimed and not report.admitted:
                     self._wait(self._next_look)
         finally:
@@ -121,11 +121,21 @@ class Intake:
             self._lost(error)
             self._next_look = time.monotonic() + self._settings.poll_seconds
             return ScanReport()
-        self._next_look = self._scanner.next_look
-        if self.metrics.mode is WatchMode.POLLING:
-            pause = max(self._settings.poll_seconds, _POLL_PAUSE * self.metrics.scan_seconds)
-            self._next_look = min(self._next_look, time.monotonic() + pause)
+        polling = self.metrics.mode is WatchMode.POLLING
+        usual = self._settings.poll_seconds if polling else self._settings.rescan_seconds
+        costly = min(_PAUSE * self.metrics.scan_seconds, _MAX_PAUSE_SECONDS)
+        self._next_look = min(self._scanner.next_look, time.monotonic() + max(usual, costly))
         return report
+
+    def _failed(self, error: Exception) -> None:
+        """To be called where the error is handled."""
+        _log.exception("intake.scan_failed")
+        known = errors.of_failure(error) if isinstance(error, OSError | SpooldError) else None
+        self.metrics.note(known.code if known else errors.INTERNAL)
+        self.metrics.errors += 1
+        self.metrics.scans += 1
+        self.report = FAILED
+        self._next_look = time.monotonic() + self._settings.rescan_seconds
 
     def _stands_by(self) -> bool:
         if self._lock.acquire():
@@ -163,7 +173,9 @@ class Intake:
     def _lost(self, error: InboxLostError) -> None:
         if not self.metrics.inbox_missing:
             _log.error("intake.inbox_missing", error=str(error))
+            self.metrics.note(errors.SPOOL_INVALID)
         self.metrics.inbox_missing, self.metrics.mode = True, None
+        self._folder = None  # what comes back, even the same, is begun with anew
         self._watch.disarm()
 
     def _note_mount(self, device: int) -> None:

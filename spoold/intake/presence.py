@@ -4,7 +4,7 @@ Whenever it is back, and now and then, `claimed/` is compared with it.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final, TypeVar
 
 import structlog
@@ -16,6 +16,7 @@ from spoold.queue.store import Store
 
 _FIRST_BACK_OFF_SECONDS: Final = 0.25
 _MAX_BACK_OFF_SECONDS: Final = 5.0
+_QUESTION_SECONDS: Final = 5.0
 
 _log = structlog.get_logger()
 _Result = TypeVar("_Result")
@@ -69,7 +70,19 @@ class Presence:
                 _log.warning("intake.database_away", error=error.message)
             return otherwise
 
+    def busy_names(self, names: Sequence[bytes]) -> frozenset[bytes]:
+        """Which of these drop names belong to unfinished jobs; none while it is away."""
+        if self.away:
+            return frozenset()
+        return self.ask(lambda: self._busy_names(names), frozenset())
+
+    def _busy_names(self, names: Sequence[bytes]) -> frozenset[bytes]:
+        # A question only: giving it up does no harm, and the drops can be told why they wait.
+        with self._store.database.answering_within(_QUESTION_SECONDS):
+            return self._store.busy_names(names)
+
     def _reconcile(self, now: float, *, adopt_now: bool) -> bool:
         self._store.require_writable()
+        self._busy_names([])  # who has the table locked would hold the rest up for much longer
         self._admitter.reconcile(now, adopt_now=adopt_now)
         return True

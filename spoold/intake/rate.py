@@ -38,6 +38,10 @@ class Bucket:
         """Take a token that is there."""
         self.tokens -= 1.0
 
+    def give_back(self) -> None:
+        """Put one back that was taken a moment ago."""
+        self.tokens += 1.0
+
     @property
     def is_full(self) -> bool:
         """Whether it is as good as a new one."""
@@ -63,6 +67,11 @@ class Rate:
             for bucket in self._buckets(owner, now):
                 bucket.take()
         return seconds
+
+    def give_back(self, owner: int, now: float) -> None:
+        """A drop that counted as taken was not taken after all."""
+        for bucket in self._buckets(owner, now):
+            bucket.give_back()
 
     def _buckets(self, owner: int, now: float) -> list[Bucket]:
         buckets = [] if self._all is None else [self._all]

@@ -5,6 +5,7 @@ What is complete is claimed and admitted, what is not is remembered, and what is
 passed over without one: that status file is the job's worker's.
 """
 
+import math
 import os
 import threading
 import time
@@ -17,6 +18,7 @@ from typing import Final, assert_never
 
 import structlog
 
+from spoold import errors
 from spoold.canonical import text
 from spoold.intake.admit import Admitter
 from spoold.intake.claim import Candidate, Claimer
@@ -28,7 +30,14 @@ from spoold.intake.obstacle import obstacle
 from spoold.intake.presence import Presence
 from spoold.intake.rate import Rate
 from spoold.intake.request import Models
-from spoold.intake.settings import FoundBy, IntakeMetrics, IntakeSettings, Reason, ScanReport
+from spoold.intake.settings import (
+    NAME_BUSY,
+    FoundBy,
+    IntakeMetrics,
+    IntakeSettings,
+    Reason,
+    ScanReport,
+)
 from spoold.intake.statuses import Statuses
 from spoold.intake.watch import Hint
 from spoold.queue.store import Store
@@ -38,6 +47,7 @@ from spoold.status import Host
 _MAX_STRAYS_TOLD: Final = 10_000
 # A backlog of 100,000 drops is not looked through for each one that may be taken.
 _RATE_LOOK_SECONDS: Final = 5.0
+_UNMOVABLE_POLLS: Final = 5  # a drop that cannot be moved is tried again after so many
 
 _log = structlog.get_logger()
 
@@ -49,6 +59,13 @@ class _Tally:
     settling: int = 0
     name_busy: int = 0
     waiting: Counter[Reason] = field(default_factory=Counter)
+    since: float | None = None
+    """When the drop that has waited longest was first seen."""
+
+    def note(self, waits: Memory) -> None:
+        """Count a drop that waits in."""
+        if self.since is None or waits.first_seen < self.since:
+            self.since = waits.first_seen
 
 
 class Scanner:
@@ -65,7 +82,6 @@ class Scanner:
         self._settings = settings
         self._models = models
         self._metrics = metrics
-        self._store = store
         self._root = os.fspath(spool.root)
         self._inbox = os.fsencode(spool.folder(Folder.INBOX))
         self._statuses = Statuses(spool, store, Host(settings.site, settings.host))
@@ -99,7 +115,7 @@ class Scanner:
         """
         started = time.monotonic()
         self._scan += 1
-        self.next_look = started + self._settings.rescan_seconds
+        self.next_look = math.inf
         tally = _Tally()
         self._keep_up(tally)
         for part in listing.batches(self._settings.batch_size):
@@ -112,10 +128,9 @@ class Scanner:
             self._metrics.last_scan_at = time.time()
         else:
             self._forget_vanished()
+        listing.require_in_place()
+        self._finish_withdrawals()
         self._note_strays(listing)
-        if not self._database.away:
-            with suppress(OSError):  # tried again after the next scan
-                self._database.ask(self._statuses.finish_withdrawals, None)
         return self._finish(listing, tally, started)
 
     def forget_folder(self) -> None:
@@ -124,6 +139,7 @@ class Scanner:
         Vanishing is not deletion: what was said of those drops stays until they are seen again.
         """
         self._memories.clear()
+        self._statuses.keep_all()
 
     # --- one batch ------------------------------------------------------------------------------
 
@@ -131,21 +147,23 @@ class Scanner:
         self, part: Sequence[Found], hints: MutableMapping[bytes, Hint], tally: _Tally
     ) -> None:
         now = time.monotonic()
-        part = [found for found in part if not self._exceeds_rate(found.name, hints, now, tally)]
+        obstacle = self._obstacle()
+        part = [
+            found
+            for found in part
+            if not self._waits_still(found.name, obstacle, hints, now, tally)
+        ]
         if not part:
             return
         busy = self._admitter.held_names()
-        if not self._database.away:
-            busy |= self._database.ask(
-                lambda: self._store.busy_names([found.name for found in part]), frozenset()
-            )
+        busy |= self._database.busy_names([found.name for found in part])
         candidates: list[Candidate] = []
         for found in part:
             memory = self._recall(found.name, hints.pop(found.name, None), now)
             if found.name in busy:
                 tally.name_busy += 1
-                if memory.moved or memory.reason:
-                    self._memories[found.name] = memory
+                tally.note(memory)
+                self._memories[found.name] = memory
                 continue
             try:
                 looked = look(
@@ -176,7 +194,7 @@ class Scanner:
             self._take(candidates, now, tally)
 
     def _take(self, candidates: Sequence[Candidate], now: float, tally: _Tally) -> None:
-        wait = self._obstacle()
+        wait = self._obstacle()  # asked again: looking at a batch takes its time
         if wait is not None:
             self._note_disk(wait)
             for candidate in candidates:
@@ -187,7 +205,12 @@ class Scanner:
         for drop in claimed:
             self._memories.pop(drop.drop, None)
         for refusal in refused:
-            refusal.candidate.memory.reason = None  # its status said `queued` for a moment
+            memory = refusal.candidate.memory
+            memory.reason = None  # its status said `queued` for a moment
+            self._rate.give_back(memory.owner, now)
+            if refusal.wait.reason is Reason.UNREADABLE:  # it alone cannot be moved
+                memory.again_at = now + _UNMOVABLE_POLLS * self._settings.poll_seconds
+                self._look_by(memory.again_at)
             self._keep(refusal.candidate, refusal.wait, tally)
         self._note_disk(refused[0].wait if refused else None)
         tally.claimed += len(claimed)
@@ -209,21 +232,42 @@ class Scanner:
             self._disk_in_the_way = False
         elif not self._disk_in_the_way:
             self._disk_in_the_way = True
+            self._metrics.note(
+                errors.NO_SPACE if wait.reason is Reason.SPACE else errors.DISK_ERROR
+            )
             _log.error("intake.disk", reason=wait.reason.value, error=wait.message)
 
-    def _exceeds_rate(
-        self, name: bytes, hints: Mapping[bytes, Hint], now: float, tally: _Tally
+    def _waits_still(
+        self,
+        name: bytes,
+        obstacle: Wait | None,
+        hints: Mapping[bytes, Hint],
+        now: float,
+        tally: _Tally,
     ) -> bool:
-        """Whether a drop waits for its turn still: then it is not even looked at."""
+        """Whether what a drop waits for still stands in its way: then it is not even looked at.
+
+        So a backlog of 100,000 that waits for room costs little more than its listing.
+        """
         memory = self._memories.get(name)
-        if memory is None or memory.reason is not Reason.RATE or name in hints:
+        if memory is None or memory.reason is None or name in hints:
             return False
-        seconds = self._rate.lacks(memory.owner, now)
-        if seconds:
+        if obstacle is not None:
+            waits = memory.reason is obstacle.reason
+        elif memory.reason is Reason.RATE:
+            seconds = self._rate.lacks(memory.owner, now)
+            waits = seconds > 0
+            if waits:
+                self._look_by(now + max(seconds, _RATE_LOOK_SECONDS))
+        else:
+            waits = now < memory.again_at
+            if waits:
+                self._look_by(memory.again_at)
+        if waits:
             memory.seen_in = self._scan
-            tally.waiting[Reason.RATE] += 1
-            self._look_by(now + max(seconds, _RATE_LOOK_SECONDS))
-        return seconds > 0
+            tally.waiting[memory.reason] += 1
+            tally.note(memory)
+        return waits
 
     def _within_rate(self, candidate: Candidate, now: float, tally: _Tally) -> bool:
         """Whether a drop may be taken now; it counts as taken then, else it is kept."""
@@ -247,6 +291,7 @@ class Scanner:
         """Say in the drop's status why it waits, if that is news."""
         reason = wait.reason
         tally.waiting[reason] += 1
+        tally.note(memory)
         if memory.reason is reason:
             return
         if reason is Reason.WRITER_OPEN:
@@ -299,6 +344,16 @@ class Scanner:
         for name, memory in vanished:
             self._forget(name, memory)
 
+    def _finish_withdrawals(self) -> None:
+        """Take back what was said of drops that are gone; the rest of very many the next time."""
+        until = time.monotonic() + self._settings.poll_seconds
+        some = partial(self._statuses.finish_withdrawals, self._settings.batch_size)
+        with suppress(OSError):  # tried again after the next scan
+            while not self._database.away and self._database.ask(some, False):
+                if time.monotonic() >= until:
+                    self._look_by(until)
+                    return
+
     def _note_strays(self, listing: Listing) -> None:
         for name in listing.stray_names:
             if name not in self._strays_told and len(self._strays_told) < _MAX_STRAYS_TOLD:
@@ -330,7 +385,11 @@ class Scanner:
         metrics = self._metrics
         metrics.strays = listing.strays
         metrics.unfinished = listing.unfinished
-        metrics.waiting = {reason.value: waiting[reason] for reason in Reason}
+        metrics.waiting = {
+            **{reason.value: waiting[reason] for reason in Reason},
+            NAME_BUSY: tally.name_busy,
+        }
+        metrics.waiting_since = tally.since
         metrics.last_scan_at = time.time()
         metrics.scan_seconds = ended - started
         if tally.admitted:

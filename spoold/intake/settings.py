@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
+from spoold.daemon_status import LastError
+from spoold.errors import Code
 from spoold.file_systems import FileSystem, file_system_of
 from spoold.handlers import NO_HANDLERS, Handlers
 from spoold.trust import Trust, nobody
@@ -57,6 +59,10 @@ class Reason(enum.StrEnum):
     DISK = "disk"
     RATE = "rate"
     TRUST_STORE = "trust-store"
+
+
+NAME_BUSY: Final = "name-busy"
+"""Why a drop is passed over whose name belongs to an unfinished job. No status says so."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +118,12 @@ class IntakeMetrics:
     """Claimed drops by how they were known to be complete."""
     strays: int = 0
     unfinished: int = 0
-    waiting: dict[str, int] = field(default_factory=lambda: {reason.value: 0 for reason in Reason})
+    waiting: dict[str, int] = field(
+        default_factory=lambda: dict.fromkeys([*(reason.value for reason in Reason), NAME_BUSY], 0)
+    )
+    waiting_since: float | None = None
+    """When the one was first seen that has waited longest, on the monotonic clock."""
+    last_error: LastError | None = None
     mode: WatchMode | None = None
     mode_reason: str = ""
     """Why there are no events, where there are none."""
@@ -126,6 +137,10 @@ class IntakeMetrics:
     """Unix time at which the last scan ended, or a long one came along; 0 before the first."""
     scan_seconds: float = 0.0
     """What the last scan took; of one that found nothing new, what polling costs each time."""
+
+    def note(self, code: Code) -> None:
+        """Remember what stands in the way of all drops as the last error."""
+        self.last_error = LastError.of(code)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ Crash: a `queued` or `waiting` status may stand for a job that never was; the ne
 replaces it.
 """
 
+import itertools
 import json
 import os
 import re
@@ -24,7 +25,7 @@ from spoold.errors import Code, SpooldError
 from spoold.intake.claimed import Claimed
 from spoold.intake.complete import Wait
 from spoold.intake.settings import FoundBy, Method, Reason
-from spoold.queue.job import State
+from spoold.queue.job import Job, State
 from spoold.queue.store import Store
 from spoold.spool import Folder, Spool
 from spoold.status import WAITING, Host, Status, cut_name, status_name, true_name
@@ -139,18 +140,24 @@ class Statuses:
         """Note that a drop is gone: what was said of it is to be taken back."""
         self._withdrawn.add(drop)
 
-    def finish_withdrawals(self) -> None:
-        """Put the last final of each withdrawn name back, or remove its status.
+    def keep_all(self) -> None:
+        """Note that nobody knows whether the withdrawn drops are gone: what was said stays."""
+        self._withdrawn.clear()
+
+    def finish_withdrawals(self, limit: int) -> bool:
+        """Put the last final of withdrawn names back, or remove their status; whether some remain.
 
         Raises OSError, and database-away where the last final cannot be known now.
         """
-        while self._withdrawn:
-            drop = next(iter(self._withdrawn))
-            self._restore(drop)
-            self._withdrawn.discard(drop)
+        names = list(itertools.islice(self._withdrawn, limit))
+        if names:
+            newest = self._store.newest_of(names)
+            for drop in names:
+                self._restore(drop, newest.get(drop))
+                self._withdrawn.discard(drop)
+        return bool(self._withdrawn)
 
-    def _restore(self, drop: bytes) -> None:
-        job = self._store.find_name(drop)
+    def _restore(self, drop: bytes, job: Job | None) -> None:
         path = self._path(drop)
         if job is None or (job.state.final and job.final_document is None):
             with suppress(FileNotFoundError):

@@ -4,7 +4,6 @@ One `Database` belongs to one thread. A call that loses the connection raises da
 next one connects again, so that its owner needs no more than to call again later.
 """
 
-import math
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -129,10 +128,13 @@ class Database:
             return work()
 
     @contextmanager
-    def unlimited(self) -> Iterator[None]:
-        """Wait for this connection's answers without end, that to a COMMIT among them."""
+    def answering_within(self, seconds: float) -> Iterator[None]:
+        """Give this connection up where an answer takes longer; `math.inf`: never.
+
+        What is given up may be committed all the same. Raises database-away.
+        """
         connection = self.connection
-        usual, connection.answer_seconds = connection.answer_seconds, math.inf
+        usual, connection.answer_seconds = connection.answer_seconds, seconds
         try:
             yield
         finally:

@@ -473,6 +473,11 @@ select {job} from spoold.job
 where spool = %(spool)s and drop_name = %(name)s
 order by finished_at is null desc, id desc limit 1;
 
+-- name: newest_of
+select distinct on (drop_name) {job} from spoold.job
+where spool = %(spool)s and drop_name = any(%(names)b::bytea[])
+order by drop_name, finished_at is null desc, id desc;
+
 -- name: find_short
 select {job} from spoold.job
 where spool = %(spool)s and right(replace(id::text, '-', ''), length(%(digits)s::text)) = %(digits)s

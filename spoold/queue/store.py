@@ -275,6 +275,11 @@ class Store:
         """The newest job of a drop name."""
         return self._one("find_name", name=drop_name)
 
+    def newest_of(self, drop_names: Collection[bytes]) -> dict[bytes, Job]:
+        """The newest job of each of these drop names; names without one are left out."""
+        rows = self.database.rows("newest_of", self._with(names=list(drop_names)))
+        return {job.drop_name: job for job in map(job_from, rows)}
+
     def find_short(self, digits: str) -> list[Job]:
         """Jobs whose id ends in these hex digits, newest first, at most 20."""
         return [

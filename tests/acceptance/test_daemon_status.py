@@ -142,6 +142,16 @@ def test_a_killed_daemons_word_expires_a_forged_one_does_not_count_and_a_success
     assert (told(site)["pid"], told(site)["state"]) == (third.pid, "stopped")
 
 
+def test_what_keeps_drops_waiting_is_told(make_site: MakeSite) -> None:
+    site = make_site(intake_renew_seconds=0.5, intake_min_free_bytes="1PiB")
+    site.start()
+    site.drop("request-demo.json", request())
+    document = wait_for(site, lambda told: (told["oldest_wait_seconds"] or 0) >= 1)
+    assert document["inbox"]["waiting"] == {"space": 1}
+    assert document["last_error"]["code"] == "no-space"
+    assert document["backlog"] == {}
+
+
 def openssl_agrees(site: Site) -> None:
     """Check the signature as the README says for status files."""
     if not all(map(shutil.which, ("bash", "jq", "openssl"))):

@@ -146,9 +146,10 @@ def test_e09_killed_between_claim_and_row_it_is_admitted_under_the_same_id(
             subprocess.Popen([sys.executable, "-c", _VICTIM, str(spool.root), conninfo]) as victim,
         ):
             lock.execute("lock table spoold.job in share mode")  # reads go on, inserts wait
+            # Not pg_stat_activity: within a transaction it stays as it is first seen.
             blocked = (
-                "select 1 from pg_locks join pg_stat_activity using (pid)"
-                " where application_name = 'victim' and not granted"
+                "select 1 from pg_locks join pg_database on pg_database.oid = database"
+                " where datname = current_database() and not granted"
             )
             wait_until(lambda: lock.execute(blocked).fetchone() is not None)
             victim.kill()
