@@ -58,7 +58,7 @@ class Memory:
     fingerprint: Fingerprint | None = None
     unproven: Fingerprint | None = None
     """The fingerprint under which the content was read and did not prove itself."""
-    reason: Reason | None = None
+    told: Wait | None = None
     """What the status file says, where intake has written one."""
     owner: int = -1
     """The user id that the file belongs to."""

@@ -206,7 +206,7 @@ class Scanner:
             self._memories.pop(drop.drop, None)
         for refusal in refused:
             memory = refusal.candidate.memory
-            memory.reason = None  # its status said `queued` for a moment
+            memory.told = None  # its status said `queued` for a moment
             self._rate.give_back(memory.owner, now)
             if refusal.wait.reason is Reason.UNREADABLE:  # it alone cannot be moved
                 memory.again_at = now + _UNMOVABLE_POLLS * self._settings.poll_seconds
@@ -250,11 +250,11 @@ class Scanner:
         So a backlog of 100,000 that waits for room costs little more than its listing.
         """
         memory = self._memories.get(name)
-        if memory is None or memory.reason is None or name in hints:
+        if memory is None or memory.told is None or name in hints:
             return False
         if obstacle is not None:
-            waits = memory.reason is obstacle.reason
-        elif memory.reason is Reason.RATE:
+            waits = memory.told.reason is obstacle.reason
+        elif memory.told.reason is Reason.RATE:
             seconds = self._rate.lacks(memory.owner, now)
             waits = seconds > 0
             if waits:
@@ -265,7 +265,7 @@ class Scanner:
                 self._look_by(memory.again_at)
         if waits:
             memory.seen_in = self._scan
-            tally.waiting[memory.reason] += 1
+            tally.waiting[memory.told.reason] += 1
             tally.note(memory)
         return waits
 
@@ -289,12 +289,11 @@ class Scanner:
 
     def _hold(self, drop: bytes, memory: Memory, wait: Wait, tally: _Tally) -> None:
         """Say in the drop's status why it waits, if that is news."""
-        reason = wait.reason
-        tally.waiting[reason] += 1
+        tally.waiting[wait.reason] += 1
         tally.note(memory)
-        if memory.reason is reason:
+        if memory.told == wait:
             return
-        if reason is Reason.WRITER_OPEN:
+        if wait.reason is Reason.WRITER_OPEN:
             patient_until = memory.first_seen + self._settings.patience_seconds
             if time.monotonic() < patient_until:
                 self._look_by(patient_until)
@@ -307,9 +306,9 @@ class Scanner:
         except OSError as error:  # a full disk: said later
             _log.debug("intake.status_unwritten", drop=text(drop), error=str(error))
             return
-        memory.reason = reason
+        memory.told = wait
         _log.info(
-            "intake.waiting", drop=text(drop), reason=reason.value, error=wait.message or None
+            "intake.waiting", drop=text(drop), reason=wait.reason.value, error=wait.message or None
         )
 
     # --- memory ---------------------------------------------------------------------------------
@@ -332,7 +331,7 @@ class Scanner:
 
     def _forget(self, name: bytes, memory: Memory) -> None:
         self._memories.pop(name, None)
-        if memory.reason is not None:
+        if memory.told is not None:
             self._statuses.withdraw(name)
 
     def _forget_vanished(self) -> None:
