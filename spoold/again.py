@@ -92,8 +92,7 @@ def _admit(
         fingerprint=Fingerprint.of(os.lstat(path)),
     )
     admission = prepare(claimed, time.monotonic(), settings, MODELS, leases=False)
-    if claimed.copy is not None:  # the file is a copy of ours already
-        os.unlink(claimed.copy)
+    claimed.discard_copy()  # the file is a copy of ours already
     if isinstance(admission, Wait):  # not for a writer: nobody else knows of the copy
         assert admission.reason is Reason.TRUST_STORE, admission
         return SpooldError(errors.KEY_UNUSABLE, admission.message)

@@ -12,6 +12,7 @@ import hashlib
 import os
 import stat
 import uuid
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final, assert_never
@@ -79,6 +80,13 @@ class Claimed:
         """Where a copy of it is written."""
         return os.path.join(os.path.dirname(self.path), copy_name(self.job_id))
 
+    def discard_copy(self) -> None:
+        """Remove a copy that did not come to replace the claimed file. Raises OSError."""
+        if self.copy is not None:
+            with suppress(FileNotFoundError):
+                os.unlink(self.copy)
+            self.copy = None
+
 
 def prepare(
     claimed: Claimed, now: float, settings: IntakeSettings, models: Models, *, leases: bool
@@ -87,6 +95,7 @@ def prepare(
 
     Raises GoneError, NoFileError, and OSError where the disk is at fault.
     """
+    claimed.discard_copy()  # of before it was held: what is there now may be rejected, or be ours
     kind = os.lstat(claimed.path).st_mode
     # Swapped between listing and claim. Not opened even so: opening a device does things.
     if not (stat.S_ISREG(kind) or stat.S_ISLNK(kind)):
@@ -158,22 +167,27 @@ def _read_request(
     if content is None:
         raise _too_large(errors.REQUEST_TOO_LARGE, status.st_size, settings.max_request_bytes)
     reading = interpret(content, models, claimed.reading)
-    if not is_ours(status, writer):
-        path = claimed.copy_path()
-        write_copy(path, status, content)
-        claimed.copy = path
-    match reading.parsed:
+    admission = _admission(claimed, reading, settings)
+    if isinstance(admission, Admission) and not is_ours(status, writer):
+        claimed.copy = claimed.copy_path()
+        write_copy(claimed.copy, status, content)
+    return admission
+
+
+def _admission(claimed: Claimed, reading: Reading, settings: IntakeSettings) -> Admission | Wait:
+    parsed = reading.parsed
+    match parsed:
         case ParsedRequest():
             try:
-                return _request(claimed, reading, reading.parsed, settings)
+                return _request(claimed, reading, parsed, settings)
             except SpooldError as refusal:
                 if refusal.code is errors.KEY_UNUSABLE:  # ours, and no fault of the drop
                     return Wait(Reason.TRUST_STORE, str(refusal.message))
-                return _rejection(claimed, refusal, len(content), reading.sha256)
+                return _rejection(claimed, refusal, len(reading.content), reading.sha256)
         case SpooldError():
-            return _rejection(claimed, reading.parsed, len(content), reading.sha256)
+            return _rejection(claimed, parsed, len(reading.content), reading.sha256)
         case _:
-            assert_never(reading.parsed)
+            assert_never(parsed)
 
 
 def _may_be_written(

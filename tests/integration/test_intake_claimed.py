@@ -1,0 +1,99 @@
+"""One claimed drop, prepared for its row again and again while something keeps it from having one.
+
+What stands between two calls, a failed sync say, leaves nothing but what the first has left.
+"""
+
+import json
+import os
+import time
+from dataclasses import replace
+from pathlib import Path
+
+from spoold import trust_store
+from spoold.intake.claimed import Claimed, prepare
+from spoold.intake.complete import Fingerprint, Wait
+from spoold.intake.names import NameKind
+from spoold.intake.settings import FoundBy, IntakeSettings, Method, Reason
+from spoold.queue.job import Admission, new_job_id
+from spoold.spool import Folder, Spool
+from spoold.status import claimed_name
+from spoold.trust import Role, sign_document
+from spoold.trust_store import FreshTrust
+from tests.bundles import signer
+from tests.integration.file_systems import BOTH
+from tests.integration.inboxes import MODELS, SETTINGS, request
+
+pytestmark = BOTH
+
+PARTNER = signer("partner")
+
+
+def claim(spool: Spool, content: bytes) -> Claimed:
+    """A request that was moved in, claimed; its dropper has another name of it, `kept`."""
+    job_id, drop = new_job_id(), b"request-a.json"
+    folder = os.fsencode(spool.folder(Folder.CLAIMED))
+    path = os.path.join(folder, claimed_name(job_id, drop))
+    kept(spool).write_bytes(content)
+    os.link(kept(spool), path)
+    fingerprint = Fingerprint.of(os.lstat(path))
+    return Claimed(
+        job_id,
+        drop,
+        NameKind.REQUEST,
+        path,
+        FoundBy.EVENT,
+        Method.MOVED,
+        time.monotonic(),
+        fingerprint=fingerprint,
+    )
+
+
+def kept(spool: Spool) -> Path:
+    return spool.root / "kept"
+
+
+def prepared(claimed: Claimed, settings: IntakeSettings = SETTINGS) -> Admission | Wait:
+    return prepare(claimed, time.monotonic(), settings, MODELS, leases=True)
+
+
+def copies(spool: Spool) -> list[Path]:
+    return list(spool.folder(Folder.CLAIMED).glob(".*"))
+
+
+def test_e15_a_copy_that_is_not_needed_any_more_replaces_nothing(spool: Spool) -> None:
+    claimed = claim(spool, request(name="first"))
+    assert isinstance(prepared(claimed), Admission)
+    assert copies(spool)
+    kept(spool).write_bytes(request(name="second"))
+    kept(spool).unlink()
+    claimed.fingerprint = Fingerprint.of(os.lstat(claimed.path))
+    admission = prepared(claimed)
+    assert isinstance(admission, Admission)
+    assert admission.request is not None
+    assert admission.request["name"] == "second"
+    assert (claimed.copy, copies(spool)) == (None, [])
+
+
+def test_e15_a_copy_of_what_is_rejected_now_replaces_nothing(spool: Spool) -> None:
+    claimed = claim(spool, request())
+    assert isinstance(prepared(claimed), Admission)
+    kept(spool).write_bytes(b" " * 2000 + request())
+    admission = prepared(claimed, replace(SETTINGS, max_request_bytes=1000))
+    assert isinstance(admission, Admission)
+    assert admission.error is not None
+    assert (claimed.copy, copies(spool)) == (None, [])
+
+
+def test_no_copy_is_written_of_what_waits_for_the_trust_store(spool: Spool) -> None:
+    key = replace(PARTNER.trusted(), roles=frozenset({Role.REQUEST}))
+    trust_store.store_trusted(spool, key)
+    settings = replace(SETTINGS, trust=FreshTrust(spool, lambda: signer("site-a")))
+    claimed = claim(spool, sign_document(json.loads(request()), PARTNER))
+    spool.folder(Folder.TRUST).chmod(0o777)
+    waiting = prepared(claimed, settings)
+    assert isinstance(waiting, Wait)
+    assert waiting.reason is Reason.TRUST_STORE
+    assert (claimed.copy, copies(spool)) == (None, [])
+    spool.folder(Folder.TRUST).chmod(0o700)
+    assert isinstance(prepared(claimed, settings), Admission)
+    assert copies(spool)
