@@ -31,10 +31,10 @@ from spoold.errors import SpooldError
 from spoold.intake.claimed import Claimed, prepare
 from spoold.intake.complete import Wait
 from spoold.intake.look import GoneError, NoFileError
-from spoold.intake.obstacle import our_disk
+from spoold.intake.obstacle import held_by
 from spoold.intake.reconciliation import LOOK_UP_AT_ONCE, Reconciler
 from spoold.intake.request import Models
-from spoold.intake.settings import IntakeMetrics, IntakeSettings, Reason
+from spoold.intake.settings import IntakeMetrics, IntakeSettings
 from spoold.intake.statuses import Statuses
 from spoold.queue.answers import Answer, Verdict
 from spoold.queue.job import Admission, new_job_id
@@ -106,7 +106,7 @@ class Admitter:
         try:
             self._sync(ready)
         except OSError as error:
-            wait = Wait(our_disk(error) or Reason.DISK, errors.of_os_error(error).message)
+            wait = held_by(error)
             for claimed, _ in ready:
                 self._say_waiting(claimed, wait)
             return 0
@@ -134,7 +134,7 @@ class Admitter:
             self._put_back(claimed)
             return None
         except OSError as error:
-            prepared = Wait(our_disk(error) or Reason.UNREADABLE, f"{error.strerror}")
+            prepared = held_by(error)
         self._say_waiting(claimed, prepared)
         return None
 

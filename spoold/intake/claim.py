@@ -4,13 +4,13 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from spoold import errors, points
+from spoold import points
 from spoold.disk import rename_unique
 from spoold.intake.claimed import Claimed
 from spoold.intake.complete import Wait
 from spoold.intake.inbox import Found
 from spoold.intake.look import Looked, Memory
-from spoold.intake.obstacle import UNMOVABLE, our_disk
+from spoold.intake.obstacle import UNMOVABLE, held_by, our_disk
 from spoold.intake.settings import FoundBy, IntakeMetrics, Method, Reason
 from spoold.intake.statuses import Statuses
 from spoold.queue.job import new_job_id
@@ -60,9 +60,8 @@ class Claimer:
             try:
                 claimed = self._claim(candidate)
             except OSError as error:
-                reason = our_disk(error)
-                wait = Wait(reason or Reason.DISK, errors.of_os_error(error).message)
-                if reason is not None:  # the rest would meet it too
+                wait = held_by(error)
+                if our_disk(error) is not None:  # the rest would meet it too
                     refused += [Refused(each, wait) for each in candidates[position:]]
                     break
                 refused.append(Refused(candidate, wait))

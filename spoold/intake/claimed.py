@@ -93,7 +93,7 @@ def prepare(
 ) -> Admission | Wait:
     """Check for writers again, read a request once, and make its inode our own.
 
-    Raises GoneError, NoFileError, and OSError where the disk is at fault.
+    Raises GoneError, NoFileError, and OSError where the fault is the disk's or ours.
     """
     claimed.discard_copy()  # of before it was held: what is there now may be rejected, or be ours
     kind = os.lstat(claimed.path).st_mode
@@ -122,9 +122,7 @@ def _open(path: bytes) -> int:
         return open_drop(path)
     except FileNotFoundError:
         raise GoneError from None
-    except BlockingIOError:
-        raise
-    except OSError as error:
+    except PermissionError as error:  # its dropper's doing; any other is ours, or passes
         raise SpooldError(
             errors.DROP_UNREADABLE, f"the daemon cannot read it: {error.strerror}"
         ) from error

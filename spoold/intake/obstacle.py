@@ -36,3 +36,8 @@ def our_disk(error: OSError) -> Reason | None:
     if errors.disk_code(error) is errors.NO_SPACE:
         return Reason.SPACE
     return Reason.DISK if error.errno in {errno.EROFS, errno.EIO} else None
+
+
+def held_by(error: OSError) -> Wait:
+    """Why a drop waits that an error on our side keeps."""
+    return Wait(our_disk(error) or Reason.DISK, errors.of_os_error(error).message)

@@ -5,9 +5,14 @@ What stands between two calls, a failed sync say, leaves nothing but what the fi
 
 import json
 import os
+import resource
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+
+import pytest
 
 from spoold import trust_store
 from spoold.intake.claimed import Claimed, prepare
@@ -21,7 +26,7 @@ from spoold.trust import Role, sign_document
 from spoold.trust_store import FreshTrust
 from tests.bundles import signer
 from tests.integration.file_systems import BOTH
-from tests.integration.inboxes import MODELS, SETTINGS, request
+from tests.integration.inboxes import MODELS, SETTINGS, powerless, request
 
 pytestmark = BOTH
 
@@ -97,3 +102,35 @@ def test_no_copy_is_written_of_what_waits_for_the_trust_store(spool: Spool) -> N
     spool.folder(Folder.TRUST).chmod(0o700)
     assert isinstance(prepared(claimed, settings), Admission)
     assert copies(spool)
+
+
+@contextmanager
+def nothing_can_be_opened() -> Iterator[None]:
+    """This process has as many files open as it may have."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_e26_a_drop_that_we_cannot_open_for_want_of_descriptors_is_not_rejected(
+    spool: Spool,
+) -> None:
+    claimed = claim(spool, request())
+    with nothing_can_be_opened(), pytest.raises(OSError, match="Too many open files"):
+        prepared(claimed)
+    admission = prepared(claimed)
+    assert isinstance(admission, Admission)
+    assert admission.error is None
+
+
+def test_e26_a_claimed_drop_that_its_dropper_keeps_from_us_is_rejected(spool: Spool) -> None:
+    claimed = claim(spool, request())
+    kept(spool).chmod(0)
+    with powerless():
+        admission = prepared(claimed)
+    assert isinstance(admission, Admission)
+    assert admission.error is not None
+    assert admission.error["code"] == "drop-unreadable"
