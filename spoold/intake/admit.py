@@ -117,15 +117,9 @@ class Admitter:
         return admitted
 
     def _prepare(self, claimed: Claimed, now: float) -> Admission | None:
+        prepared: Admission | Wait
         try:
             prepared = prepare(claimed, now, self._settings, self._models, leases=self.leases)
-            if isinstance(prepared, Admission):
-                due = prepared.not_before
-                if due is not None and due > datetime.now(UTC):
-                    self._statuses.queued(claimed, due)
-                elif not claimed.has_status or claimed.reason is not None:
-                    self._statuses.queued(claimed)
-                return prepared
         except (GoneError, FileNotFoundError):
             _log.warning("intake.claimed_gone", job=str(claimed.job_id), drop=text(claimed.drop))
             self._give_up(claimed)
@@ -135,8 +129,23 @@ class Admitter:
             return None
         except OSError as error:
             prepared = held_by(error)
+        if isinstance(prepared, Admission):
+            try:
+                self._say_queued(claimed, prepared)
+            except OSError as error:
+                prepared = held_by(error)
+            else:
+                return prepared
         self._say_waiting(claimed, prepared)
         return None
+
+    def _say_queued(self, claimed: Claimed, admission: Admission) -> None:
+        """Say so where its status file does not yet. Raises OSError."""
+        due = admission.not_before
+        if due is not None and due > datetime.now(UTC):
+            self._statuses.queued(claimed, due)
+        elif not claimed.has_status or claimed.reason is not None:
+            self._statuses.queued(claimed)
 
     def _put_back(self, claimed: Claimed) -> None:
         """Let a FIFO, a folder or the like be the stray in the inbox that it would have been.

@@ -21,7 +21,7 @@ from spoold import points
 from spoold.queue.database import Database
 from spoold.queue.job import State
 from spoold.queue.store import Store
-from spoold.spool import Spool
+from spoold.spool import Folder, Spool
 from tests.integration.inboxes import Inbox, opened, request
 
 ZSTD_END = bytes.fromhex("28b52ffd6400034d00001000000100fb2b8005cdac85f0")
@@ -120,6 +120,18 @@ def test_e16_a_name_taken_meanwhile_lets_the_stray_come_back_under_another(
     assert stray.is_fifo()
     assert path.is_dir()
     assert inbox.jobs() == []
+
+
+def test_a_drop_whose_status_has_no_folder_is_held_and_not_taken_for_gone(
+    inbox: Inbox, conninfo: str
+) -> None:
+    inbox.copy("request-a.json", request(not_before="2099-01-01T00:00:00Z"))
+    folder, aside = inbox.spool.folder(Folder.STATUS), inbox.spool.root / "aside"
+    with stopped_at(inbox, conninfo, "admit.b", held=1):
+        folder.rename(aside)
+    aside.rename(folder)
+    inbox.admitted()
+    assert inbox.job("request-a.json").state is State.SCHEDULED
 
 
 def test_e17_a_link_swapped_for_a_drop_is_rejected_and_not_followed(
