@@ -117,7 +117,18 @@ class Admitter:
         return admitted
 
     def _prepare(self, claimed: Claimed, now: float) -> Admission | None:
-        prepared: Admission | Wait
+        prepared: Admission | Wait | None
+        try:
+            prepared = self._judge(claimed, now)
+        except OSError as error:
+            prepared = held_by(error)
+        if isinstance(prepared, Wait):
+            self._say_waiting(claimed, prepared)
+            return None
+        return prepared
+
+    def _judge(self, claimed: Claimed, now: float) -> Admission | Wait | None:
+        """Prepare what is there; None where that is no drop any more. Raises OSError."""
         try:
             prepared = prepare(claimed, now, self._settings, self._models, leases=self.leases)
         except (GoneError, FileNotFoundError):
@@ -127,17 +138,9 @@ class Admitter:
         except NoFileError:
             self._put_back(claimed)
             return None
-        except OSError as error:
-            prepared = held_by(error)
         if isinstance(prepared, Admission):
-            try:
-                self._say_queued(claimed, prepared)
-            except OSError as error:
-                prepared = held_by(error)
-            else:
-                return prepared
-        self._say_waiting(claimed, prepared)
-        return None
+            self._say_queued(claimed, prepared)
+        return prepared
 
     def _say_queued(self, claimed: Claimed, admission: Admission) -> None:
         """Say so where its status file does not yet. Raises OSError."""
@@ -150,7 +153,7 @@ class Admitter:
     def _put_back(self, claimed: Claimed) -> None:
         """Let a FIFO, a folder or the like be the stray in the inbox that it would have been.
 
-        It was swapped for the drop between the listing and the claim.
+        It was swapped for the drop between the listing and the claim. Raises OSError.
         """
         for name in (claimed.drop, b"%s%s" % (_STRAY_PREFIX, str(claimed.job_id).encode())):
             with suppress(FileExistsError):

@@ -22,6 +22,7 @@ from spoold.queue.database import Database
 from spoold.queue.job import State
 from spoold.queue.store import Store
 from spoold.spool import Folder, Spool
+from tests.faults.disks import mounted
 from tests.integration.inboxes import Inbox, opened, request
 
 ZSTD_END = bytes.fromhex("28b52ffd6400034d00001000000100fb2b8005cdac85f0")
@@ -120,6 +121,31 @@ def test_e16_a_name_taken_meanwhile_lets_the_stray_come_back_under_another(
     assert stray.is_fifo()
     assert path.is_dir()
     assert inbox.jobs() == []
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount")
+def test_e16_a_stray_that_cannot_be_put_back_stops_no_other_drop(
+    inbox: Inbox, conninfo: str
+) -> None:
+    inbox.copy("request-a.json")
+    inbox.copy("request-b.json")
+    with ExitStack() as covered:
+        with stopped_at(inbox, conninfo, "admit.c", held=1):
+            _, second = sorted(inbox.in_claimed())
+            second.unlink()
+            os.mkfifo(second)
+            # No rename leads to another file system.
+            covered.enter_context(mounted(inbox.path, "-t", "tmpfs", "tmpfs"))
+        [job] = inbox.jobs()
+        assert job.state is State.QUEUED
+        [stray] = {"request-a.json", "request-b.json"} - {job.drop_name.decode()}
+        assert second.is_fifo()
+        status = inbox.status(stray)
+        assert status is not None
+        assert (status["state"], status["reason"]) == ("waiting", "disk")
+    inbox.scan()
+    assert (inbox.path / stray).is_fifo()
+    assert inbox.status(stray) is None
 
 
 def test_a_drop_whose_status_has_no_folder_is_held_and_not_taken_for_gone(
