@@ -108,6 +108,8 @@ def prepare(
         try:
             descriptor = _open(claimed.path)
         except BlockingIOError:  # under a lease, which its holder is asked to give up
+            fingerprint = Fingerprint.of(os.lstat(claimed.path))
+            _may_be_written(claimed, Writer.OPEN, fingerprint, now, settings)
             return Wait(Reason.WRITER_OPEN)
         try:
             return _prepare(descriptor, claimed, now, settings, models, leases=leases)

@@ -3,6 +3,7 @@
 What stands between two calls, a failed sync say, leaves nothing but what the first has left.
 """
 
+import fcntl
 import json
 import os
 import resource
@@ -57,8 +58,10 @@ def kept(spool: Spool) -> Path:
     return spool.root / "kept"
 
 
-def prepared(claimed: Claimed, settings: IntakeSettings = SETTINGS) -> Admission | Wait:
-    return prepare(claimed, time.monotonic(), settings, MODELS, leases=True)
+def prepared(
+    claimed: Claimed, settings: IntakeSettings = SETTINGS, *, later: float = 0.0
+) -> Admission | Wait:
+    return prepare(claimed, time.monotonic() + later, settings, MODELS, leases=True)
 
 
 def copies(spool: Spool) -> list[Path]:
@@ -134,3 +137,15 @@ def test_e26_a_claimed_drop_that_its_dropper_keeps_from_us_is_rejected(spool: Sp
     assert isinstance(admission, Admission)
     assert admission.error is not None
     assert admission.error["code"] == "drop-unreadable"
+
+
+def test_e04_a_claimed_drop_that_a_file_server_never_gives_up_is_rejected(spool: Spool) -> None:
+    claimed = claim(spool, request())
+    server = os.open(kept(spool), os.O_RDONLY)
+    fcntl.fcntl(server, fcntl.F_SETLEASE, fcntl.F_WRLCK)
+    assert prepared(claimed) == Wait(Reason.WRITER_OPEN)
+    admission = prepared(claimed, later=SETTINGS.incomplete_seconds)
+    os.close(server)
+    assert isinstance(admission, Admission)
+    assert admission.error is not None
+    assert admission.error["code"] == "incomplete"

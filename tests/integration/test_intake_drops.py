@@ -171,6 +171,18 @@ def test_e04_a_writer_that_stays_has_its_file_taken_away(spool: Spool, store: St
         assert claimed.stat().st_ino == os.fstat(writer.fileno()).st_ino  # moved, not copied
 
 
+def test_e04_a_file_server_that_keeps_a_file_to_itself_has_it_taken_away(
+    spool: Spool, store: Store
+) -> None:
+    with opened(spool, store, replace(SETTINGS, incomplete_seconds=0.3)) as inbox:
+        server = os.open(inbox.copy("request-a.json"), os.O_RDONLY)
+        fcntl.fcntl(server, fcntl.F_SETLEASE, fcntl.F_WRLCK)
+        assert inbox.scan().waiting == 1
+        inbox.admitted()
+        os.close(server)
+        assert inbox.refusal("request-a.json") == "incomplete"
+
+
 def test_e04_a_bundle_without_its_end_settles_first(inbox: Inbox) -> None:
     inbox.copy("half.tar.zst", b"half")
     inbox.copy("whole.tar.zst", b"whole" + ZSTD_END)
