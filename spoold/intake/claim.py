@@ -86,7 +86,6 @@ class Claimer:
             memory.unchanged_since,
             fingerprint=memory.fingerprint,
             reading=looked.reading,
-            error=looked.error,
         )
         self._statuses.queued(claimed)
         points.reached("admit.a")

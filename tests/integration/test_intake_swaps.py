@@ -174,6 +174,16 @@ def test_e17_a_link_swapped_for_a_drop_is_rejected_and_not_followed(
     assert claimed.is_symlink()
 
 
+def test_e17_a_file_swapped_for_a_link_is_a_drop_as_any_other(inbox: Inbox, conninfo: str) -> None:
+    path = inbox.path / "request-a.json"
+    path.symlink_to("/nowhere")
+    with stopped_at(inbox, conninfo, "admit.a"):
+        path.unlink()
+        path.write_bytes(request(correlation_id="claimed"))
+    job = inbox.job("request-a.json")
+    assert (job.state, job.correlation_id) == (State.QUEUED, "claimed")
+
+
 def test_e15_another_file_swapped_for_a_drop_is_read_anew(inbox: Inbox, conninfo: str) -> None:
     path = inbox.copy("request-a.json", request(correlation_id="looked at"))
     with stopped_at(inbox, conninfo, "admit.a"):
