@@ -18,6 +18,7 @@ from spoold.config import Config
 from spoold.daemon.wiring import intake_settings
 from spoold.disk import rename_new, sync_folder
 from spoold.errors import SpooldError
+from spoold.file_lock import shared
 from spoold.intake.claimed import Claimed, prepare
 from spoold.intake.complete import Fingerprint, Wait
 from spoold.intake.names import DROPS, NameKind, classify
@@ -51,24 +52,25 @@ def retry(store: Store, config: Config, job: Job) -> uuid.UUID:
     job_id = new_job_id()
     claimed_folder = config.spool.folder(Folder.CLAIMED)
     target = os.path.join(os.fsencode(claimed_folder), claimed_name(job_id, job.drop_name))
-    _copy(source, target, job_id, job.drop_sha256)
-    hand_over(Path(os.fsdecode(target)))
-    sync_folder(claimed_folder)
-    points.reached("again.named")
-    # From here on intake would find it too; it waits a minute before it takes a copy for left.
-    try:
-        verdict = _admit(store, config, job, job_id, target)
-    except SpooldError as error:
-        if error.code is not errors.DATABASE_AWAY:
-            raise
-        raise SpooldError(
-            errors.DATABASE_AWAY,
-            f"{error.message}: job {job_id} is taken in as soon as it is back",
-            hint="do not retry it again: look for that job",
-        ) from error
-    if verdict is not None:
-        Path(os.fsdecode(target)).unlink(missing_ok=True)
-        raise verdict
+    # Intake finds the copy too, and would take it for one that a crash has left.
+    with shared(claimed_folder):
+        _copy(source, target, job_id, job.drop_sha256)
+        hand_over(Path(os.fsdecode(target)))
+        sync_folder(claimed_folder)
+        points.reached("again.named")
+        try:
+            verdict = _admit(store, config, job, job_id, target)
+        except SpooldError as error:
+            if error.code is not errors.DATABASE_AWAY:
+                raise
+            raise SpooldError(
+                errors.DATABASE_AWAY,
+                f"{error.message}: job {job_id} is taken in as soon as it is back",
+                hint="do not retry it again: look for that job",
+            ) from error
+        if verdict is not None:
+            Path(os.fsdecode(target)).unlink(missing_ok=True)
+            raise verdict
     return job_id
 
 

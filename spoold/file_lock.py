@@ -1,7 +1,9 @@
-"""A lock on a file, which ends with the process that holds it, whatever ends that."""
+"""A lock on a file or a folder, which ends with the process that holds it, whatever ends that."""
 
 import fcntl
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from spoold.ownership import hand_over
@@ -44,3 +46,35 @@ class FileLock:
         descriptor, self._descriptor = self._descriptor, None
         if descriptor is not None:
             os.close(descriptor)
+
+
+@contextmanager
+def shared(folder: str | bytes | os.PathLike[str]) -> Iterator[None]:
+    """Use a folder together with others; waits for whoever is alone in it. Raises OSError.
+
+    The lock is the folder's own: one that others can open would be theirs to lock.
+    """
+    with _opened(folder) as descriptor:
+        fcntl.flock(descriptor, fcntl.LOCK_SH)
+        yield
+
+
+@contextmanager
+def alone(folder: str | bytes | os.PathLike[str]) -> Iterator[bool]:
+    """Whether nobody shares a folder; nobody begins to until the end. Raises OSError."""
+    with _opened(folder) as descriptor:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
+
+
+@contextmanager
+def _opened(folder: str | bytes | os.PathLike[str]) -> Iterator[int]:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)

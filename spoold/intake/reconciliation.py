@@ -13,6 +13,7 @@ import structlog
 from spoold import errors
 from spoold.canonical import text
 from spoold.errors import SpooldError
+from spoold.file_lock import alone
 from spoold.handlers import Handlers
 from spoold.intake.claimed import Claimed
 from spoold.intake.names import DROPS, NameKind, classify
@@ -43,25 +44,32 @@ class Reconciler:
     def rowless(self, held: Collection[uuid.UUID], now: float, *, adopt_now: bool) -> list[Claimed]:
         """Drops in `claimed/` that have no row and are not `held` already, in order of their ids.
 
-        Others put files there before they insert a row (a retried job's copy): unless `adopt_now`,
-        only those are told that two calls have found. Raises database-away and OSError.
+        Commands put files there before they insert a row (a retried job's copy). As long as one
+        does, there are none; and unless `adopt_now`, only those are told that two calls have found.
+        Raises database-away and OSError.
         """
+        with alone(self._claimed) as nobody_else:
+            found = self._find(held, remove_copies=adopt_now and not held and nobody_else)
+        before, self._rowless = self._rowless, set(found)
+        if not nobody_else:
+            return []
+        due = sorted(found if adopt_now else found.keys() & before)
+        return [self._drop(job_id, found[job_id], now) for job_id in due]
+
+    def _find(self, held: Collection[uuid.UUID], *, remove_copies: bool) -> dict[uuid.UUID, bytes]:
         found: dict[uuid.UUID, bytes] = {}
         part: dict[uuid.UUID, bytes] = {}
         with os.scandir(self._claimed) as entries:  # of a burst there are 100,000
             for entry in entries:
                 parsed = parse_claimed_name(entry.name)
                 if parsed is None:
-                    self._leave_or_remove(entry.name, remove_copies=adopt_now and not held)
+                    self._leave_or_remove(entry.name, remove_copies=remove_copies)
                 elif parsed[0] not in held:
                     part[parsed[0]] = entry.name
                 if len(part) >= LOOK_UP_AT_ONCE:
                     found |= self._without_row(part)
                     part.clear()
-        found |= self._without_row(part)
-        due = sorted(found if adopt_now else found.keys() & self._rowless)
-        self._rowless = set(found)
-        return [self._drop(job_id, found[job_id], now) for job_id in due]
+        return found | self._without_row(part)
 
     def _without_row(self, part: Mapping[uuid.UUID, bytes]) -> dict[uuid.UUID, bytes]:
         rows = self._store.existing(list(part)) if part else {}

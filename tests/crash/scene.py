@@ -92,9 +92,9 @@ class Scene(Table):
         self.foreign.add(name)
         self.promised.clear()
 
-    def suspend(self, task: str, *, at: str, **environment: str) -> None:
+    def suspend(self, task: str, *arguments: str, at: str, **environment: str) -> None:
         """The same, but it can be woken again."""
-        status = self.run(task, stop_at=f"{at}:1:SIGSTOP", **environment)
+        status = self.run(task, *arguments, stop_at=f"{at}:1:SIGSTOP", **environment)
         assert status == STOPPED, f"{at} was not reached: {status}\n{self.said()}"
 
     def everything(self) -> dict[str, tuple[int, int, int]]:

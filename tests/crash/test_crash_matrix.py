@@ -207,6 +207,22 @@ def test_a_command_stopped_while_it_retries_makes_a_new_job_or_none(
     scene.check()
 
 
+@pytest.mark.parametrize("point", AGAIN)
+def test_an_intake_that_starts_beside_a_retry_leaves_it_its_copy(scene: Scene, point: str) -> None:
+    answer = failing_drop(DROP)
+    scene.drop(answer)
+    scene.finish()
+    [first] = scene.jobs()
+    scene.suspend("command", "retry", DROP, at=point)
+    assert scene.run("intake") == 0
+    assert scene.forks.wake() == 0, scene.said()
+    _, again = scene.jobs()
+    assert again.retry_of == first.id
+    scene.answers.append(answer)
+    scene.finish()
+    scene.check()
+
+
 HAS_FAILED = ("live", "retry")
 WAITS = ("live", "wait_for")
 
