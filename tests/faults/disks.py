@@ -4,12 +4,15 @@ Mounting needs root; where that is not possible the tests that ask for a disk ar
 mounted is unmounted at the end, whatever happened.
 """
 
+import errno
+import itertools
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -18,6 +21,7 @@ import pytest
 from tests.conftest import wait_until
 
 _ROOM: Final = "size=256M,nr_inodes=100000"
+_EXT4_FILES: Final = 512
 
 
 def _works(*command: str | Path) -> bool:
@@ -69,6 +73,10 @@ class SmallDisk:
 
         wait_until(resized)  # refused where more is used by then
 
+    def no_more_bytes(self) -> None:
+        """No page is left: nothing more can be written."""
+        self.resize(free_bytes=0)
+
     def grow(self) -> None:
         """Room again."""
         wait_until(lambda: self._remount(_ROOM))
@@ -111,6 +119,60 @@ def small_disk(place: Path) -> Iterator[SmallDisk]:
     """A tmpfs at `place`."""
     with mounted(place, "-t", "tmpfs", "-o", _ROOM, "none"):
         yield SmallDisk(place)
+
+
+@dataclass(frozen=True, slots=True)
+class SmallExt4:
+    """A small ext4 file system, that somebody else's files fill."""
+
+    place: Path
+
+    def no_more_bytes(self) -> None:
+        """No block is left: nothing more can be written."""
+        with open(self._filler / "large", "wb") as large:
+            size, step = 0, 1 << 20
+            while step:
+                if _finds_room(partial(os.posix_fallocate, large.fileno(), size, step)):
+                    size += step
+                else:
+                    step //= 2
+
+    def no_more_files(self) -> None:
+        """No inode is left: whatever is to be made cannot be."""
+        names = map(str, itertools.count())
+        while _finds_room((self._filler / next(names)).touch):
+            pass
+
+    def grow(self) -> None:
+        """Room again."""
+        shutil.rmtree(self._filler)
+
+    @property
+    def _filler(self) -> Path:
+        folder = self.place / "filler"
+        folder.mkdir(exist_ok=True)
+        return folder
+
+
+def _finds_room(make: Callable[[], None]) -> bool:
+    try:
+        make()
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        return False
+    return True
+
+
+@contextmanager
+def small_ext4(place: Path) -> Iterator[SmallExt4]:
+    """An ext4 file system at `place`, in an image beside it."""
+    image = place.with_name(f"{place.name}.ext4")
+    image.touch()
+    os.truncate(image, 16 << 20)
+    _run_or_skip("mkfs.ext4", "-q", "-F", "-m", "0", "-N", str(_EXT4_FILES), image)
+    with mounted(place, "-o", "loop", image):
+        yield SmallExt4(place)
 
 
 @dataclass(slots=True)

@@ -7,7 +7,7 @@ import threading
 import traceback
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,8 +20,8 @@ from spoold.queue.job import State
 from spoold.queue.store import Store
 from spoold.spool import Folder, Spool
 from tests.conftest import wait_until
-from tests.faults.disks import mounted, small_disk
-from tests.integration.file_systems import BOTH, seen_from_afar
+from tests.faults.disks import SmallDisk, SmallExt4, mounted, small_disk, small_ext4
+from tests.integration.file_systems import BOTH, Places, seen_from_afar
 from tests.integration.inboxes import SETTINGS, Inbox, opened, request
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount")
@@ -129,6 +129,7 @@ def network(_: object) -> FileSystem:
     return FileSystem("NFS", network=True)
 
 
+@BOTH
 def test_e07_a_network_file_system_is_polled_without_being_asked_for_leases(
     spool: Spool, store: Store, reader: Store
 ) -> None:
@@ -147,10 +148,11 @@ def test_e07_a_network_file_system_is_polled_without_being_asked_for_leases(
     assert inbox.intake.metrics.scan_seconds > 0
 
 
+@pytest.mark.parametrize("kind", ["disk", "tmpfs"])
 def test_e07_what_another_host_drops_is_found_though_nothing_tells_of_it(
-    tmp_path: Path, conninfo: str
+    tmp_path: Path, places: Places, conninfo: str, kind: str
 ) -> None:
-    with seen_from_afar(tmp_path) as (server, client):
+    with seen_from_afar(tmp_path if kind == "disk" else places.folder(kind)) as (server, client):
         spool = Spool.at(client / "spool")
         spool.create()
         store = Store(Database(conninfo, "tests"), spool.identity().spool)
@@ -171,6 +173,7 @@ def test_e07_what_another_host_drops_is_found_though_nothing_tells_of_it(
         reader.database.close()
 
 
+@BOTH
 @pytest.mark.parametrize("limit", ["instances", "watches"])
 def test_e07_where_inotify_is_used_up_the_inbox_is_polled_until_there_is_room(
     spool: Spool, conninfo: str, limit: str
@@ -201,6 +204,7 @@ def test_e07_where_inotify_is_used_up_the_inbox_is_polled_until_there_is_room(
     assert os.waitstatus_to_exitcode(status) == 0
 
 
+@BOTH
 def test_no_dropper_can_take_the_name_that_events_are_tried_with(
     spool: Spool, store: Store
 ) -> None:
@@ -214,6 +218,7 @@ def test_no_dropper_can_take_the_name_that_events_are_tried_with(
 # --- lost events --------------------------------------------------------------------------------
 
 
+@BOTH
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_e31_a_watch_whose_thread_dies_is_made_anew(
     spool: Spool, store: Store, reader: Store
@@ -294,10 +299,11 @@ def test_e25_an_inbox_that_is_removed_and_made_again_is_watched_again(
     assert inbox.job("request-b.json").intake["found_by"] == "event"
 
 
+@BOTH
 def test_e25_a_link_in_the_place_of_the_inbox_is_no_inbox(
     spool: Spool, store: Store, reader: Store, tmp_path: Path
 ) -> None:
-    elsewhere, aside = tmp_path / "elsewhere", tmp_path / "aside"
+    elsewhere, aside = tmp_path / "elsewhere", spool.root / "aside"
     elsewhere.mkdir()
     elsewhere.joinpath("request-theirs.json").write_bytes(request())
     with running(spool, store) as inbox:
@@ -313,6 +319,7 @@ def test_e25_a_link_in_the_place_of_the_inbox_is_no_inbox(
         taken(reader, "request-a.json")
 
 
+@BOTH
 @as_root
 @pytest.mark.parametrize("polling", [False, True])
 def test_e25_what_is_mounted_over_the_inbox_is_noticed_and_nothing_is_lost(
@@ -341,6 +348,7 @@ def test_e25_what_is_mounted_over_the_inbox_is_noticed_and_nothing_is_lost(
         assert reader.find_name(b"request-above.json") is None
 
 
+@BOTH
 @as_root
 def test_e33_a_folder_of_the_spool_on_another_file_system_is_a_fault(spool: Spool) -> None:
     from spoold.spool import faults  # noqa: PLC0415
@@ -359,11 +367,15 @@ def test_e33_a_folder_of_the_spool_on_another_file_system_is_a_fault(spool: Spoo
 
 
 @as_root
+@pytest.mark.parametrize("kind", [small_disk, small_ext4])
 @pytest.mark.parametrize("scarce", ["bytes", "files"])
 def test_e23_on_a_full_disk_drops_wait_and_go_on_by_themselves(
-    tmp_path: Path, conninfo: str, scarce: str
+    tmp_path: Path,
+    conninfo: str,
+    kind: Callable[[Path], AbstractContextManager[SmallDisk | SmallExt4]],
+    scarce: str,
 ) -> None:
-    with small_disk(tmp_path / "small") as disk:
+    with kind(tmp_path / "small") as disk:
         spool = Spool.at(disk.place / "spool")
         spool.create()
         store = Store(Database(conninfo, "tests"), spool.identity().spool)
@@ -372,7 +384,7 @@ def test_e23_on_a_full_disk_drops_wait_and_go_on_by_themselves(
             for number in range(5):
                 inbox.move(f"request-{number}.json")
             if scarce == "bytes":
-                disk.resize(free_bytes=0)
+                disk.no_more_bytes()
             else:
                 disk.no_more_files()
             report = inbox.scan()

@@ -23,9 +23,18 @@ from spoold.queue.job import State
 from spoold.queue.store import Store
 from spoold.spool import Folder, Spool
 from tests.faults.disks import mounted
+from tests.integration.file_systems import BOTH
 from tests.integration.inboxes import Inbox, opened, request
 
 ZSTD_END = bytes.fromhex("28b52ffd6400034d00001000000100fb2b8005cdac85f0")
+
+pytestmark = BOTH
+
+
+@pytest.fixture
+def conninfo(module_conninfo: str) -> str:
+    """One database for all these small tests; each has a spool of its own in it."""
+    return module_conninfo
 
 
 @pytest.fixture
