@@ -131,6 +131,16 @@ inbox.scan()
 """
 
 
+def waiting(lock: psycopg.Connection) -> list[int]:
+    """The server's processes that wait for a lock in this database."""
+    # Not pg_stat_activity: within a transaction it stays as it is first seen.
+    rows = lock.execute(
+        "select pid from pg_locks join pg_database on pg_database.oid = database"
+        " where datname = current_database() and not granted"
+    )
+    return [pid for (pid,) in rows]
+
+
 @BOTH
 def test_e09_killed_between_claim_and_row_it_is_admitted_under_the_same_id(
     spool: Spool, conninfo: str, store: Store
@@ -146,12 +156,7 @@ def test_e09_killed_between_claim_and_row_it_is_admitted_under_the_same_id(
             subprocess.Popen([sys.executable, "-c", _VICTIM, str(spool.root), conninfo]) as victim,
         ):
             lock.execute("lock table spoold.job in share mode")  # reads go on, inserts wait
-            # Not pg_stat_activity: within a transaction it stays as it is first seen.
-            blocked = (
-                "select 1 from pg_locks join pg_database on pg_database.oid = database"
-                " where datname = current_database() and not granted"
-            )
-            wait_until(lambda: lock.execute(blocked).fetchone() is not None)
+            wait_until(lambda: waiting(lock))
             victim.kill()
             victim.wait()
         assert store.jobs() == []
@@ -300,12 +305,9 @@ def test_e28_a_connection_lost_during_admission_admits_once(
             lock.execute("lock table spoold.job in share mode")
             scanning = threading.Thread(target=inbox.scan)
             scanning.start()
-            waiting = (
-                "select pid from pg_locks join pg_stat_activity using (pid)"
-                " where application_name = 'tests' and not granted"
-            )
-            wait_until(lambda: lock.execute(waiting).fetchone() is not None)
-            lock.execute(f"select pg_terminate_backend(pid) from ({waiting}) as waiting")
+            wait_until(lambda: waiting(lock))
+            for pid in waiting(lock):
+                lock.execute("select pg_terminate_backend(%s)", (pid,))
             scanning.join(20)
         assert inbox.intake.report.held == 20
         assert inbox.intake.report.database_away
