@@ -17,6 +17,7 @@ from typing import Annotated, BinaryIO, Literal, cast
 from pydantic import Field, model_validator
 
 from spoold import canonical, errors
+from spoold.actions import own
 from spoold.actions.bundle import located, threads
 from spoold.actions.context import Action, Context, Outcome
 from spoold.actions.delivering import deliver, rows
@@ -30,6 +31,7 @@ from spoold.bundle.reader import (
     BundleReader,
     Index,
     Policy,
+    inspect,
     named_codec,
     open_bundle,
     verify_head,
@@ -73,6 +75,8 @@ def run(context: Context) -> Outcome:
     """Verify the bundle and restore it for `restored/<from site>/<bundle id>/`."""
     settings, meter = context.settings, Meter(context.report)
     request = _request(context)
+    if request is None:
+        _make_own(context)
     only = None if request is None else request.only
     restored = context.scratch / "restored"
     with (
@@ -148,6 +152,14 @@ def key(manifest_sha256: bytes) -> bytes:
 def _request(context: Context) -> RehydrateRequest | None:
     """None where the drop is the bundle."""
     return None if context.request is None else RehydrateRequest.model_validate(context.request)
+
+
+def _make_own(context: Context) -> None:
+    with open_bundle(context.drop) as file:
+        if own.has_other_names(file):
+            # Before a copy is made: what is no bundle, or none for this site, is not worth one.
+            verify_head(inspect(file), context.trust, _policy(context, None))
+            own.replace(context.drop, file, context.scratch, context.settings.min_free_bytes)
 
 
 @contextmanager

@@ -42,7 +42,6 @@ from spoold.status import Host, claimed_name
 from spoold.trust import Signer, Trust
 from spoold.worker import scratch as scratch_folder
 from spoold.worker.live import LiveStatus
-from spoold.worker.own import own
 from spoold.worker.scratch import LeaseLostError
 
 log = structlog.get_logger()
@@ -187,7 +186,6 @@ class Attempt:
         )
         assert job.action is not None
         try:
-            own(drop, scratch, site.actions.min_free_bytes)
             return ACTIONS[job.action].run(context)
         except (SpooldError, LeaseLostError, KeyHeldError, KeyDoneError):
             raise

@@ -255,6 +255,17 @@ def test_e18_who_keeps_another_name_of_a_drop_changes_nothing_of_what_is_publish
     assert site.final("broken.tar.zst")["state"] == "rejected"
 
 
+def test_e18_another_name_of_a_huge_drop_is_no_reason_to_copy_it(site: Site) -> None:
+    """It waited for room, for ever; a smaller one filled the disk."""
+    mine = site.root.parent / "huge"
+    mine.touch()
+    os.truncate(mine, 1_000_000_000_000)
+    os.link(mine, site.inbox / "huge.tar.zst")
+    status = site.final("huge.tar.zst")
+    assert (status["state"], status["error"]["code"]) == ("rejected", "not-a-bundle")
+    assert (site.root / status["files"]["drop"]).stat().st_blocks == 0
+
+
 def test_e33_nothing_lists_the_folders_of_finished_jobs(site: Site) -> None:
     """With many files there, each event listed them all."""
     listed: list[bytes] = []
