@@ -15,6 +15,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints
 
 from spoold import units
 from spoold.handlers import Handler, Limits, Mode, arguments, process
+from spoold.handlers.code import run_as_code
 from spoold.handlers.patterns import Pattern, overlapping, problem
 from spoold.handlers.schema import Schema
 from spoold.section import Section, Size
@@ -230,12 +231,13 @@ class _Maker:
             self._wrong("command", f"{program}: write the whole path, or a name to look for")
         elif not program:
             self._wrong("command", "the program has no name")
-        if (code := arguments.run_as_code(parsed)) is not None:
-            name = f"{{{code.name}}}"
+        if (chosen := run_as_code(parsed)) is not None:
+            name = f"{{{chosen.placeholder.name}}}"
             self._wrong(
                 "command",
-                f"whoever drops chooses what {name} stands for, and {program} would run it: "
-                f'give it {name} as an argument at the end, where a shell says "$1"',
+                f"whoever drops chooses what {name} stands for, and {chosen.program} could run it: "
+                "let it come behind the whole path of a script, which no option precedes, or use "
+                f'["sh", "-c", \'… "$1"\', "-", "{name}"]',
             )
         return tuple(parsed)
 

@@ -6,9 +6,8 @@ begins with one never begins with `-`.
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import takewhile
 from typing import Final
 
 from spoold import errors
@@ -22,14 +21,6 @@ OUT: Final = "out"
 JOB: Final = "job"
 NAME: Final = "name"
 PLACEHOLDERS: Final = (FILE, OUT, JOB, NAME)
-
-# Programs that run a text which they are given as an argument, and the options for that.
-_INTERPRETER: Final = re.compile(
-    r"(?:.*/)?(?:(?:ba|da|a|z|k|fi)?sh|busybox|python|perl|ruby|node)[0-9.]*"
-)
-_RUN_TEXT: Final = re.compile(r"-[A-Za-z]*[ce]")
-# These are spoold's own, without anything that a dropper has chosen.
-_HARMLESS: Final = frozenset({OUT, JOB})
 
 # MAX_ARG_STRLEN, execve(2): 32 pages, with the closing NUL.
 _MAX_BYTES: Final = 32 * 4096 - 1
@@ -79,25 +70,6 @@ def plain(argument: Argument) -> str | None:
     if any(isinstance(part, Placeholder) for part in argument):
         return None
     return "".join(map(str, argument))
-
-
-def run_as_code(command: Sequence[Argument]) -> Placeholder | None:
-    """The placeholder that would be filled into a text which a shell or the like then runs."""
-    texts = [plain(argument) for argument in command]
-    for start, program in enumerate(texts):
-        if program is None or not _INTERPRETER.fullmatch(program):
-            continue
-        options = takewhile(_is_option, texts[start + 1 :])
-        for position, option in enumerate(options, start + 2):
-            if option and _RUN_TEXT.fullmatch(option) and position < len(command):
-                for part in command[position]:
-                    if isinstance(part, Placeholder) and part.name not in _HARMLESS:
-                        return part
-    return None
-
-
-def _is_option(text: str | None) -> bool:
-    return text is not None and text.startswith("-")
 
 
 def fill(

@@ -132,7 +132,7 @@ success_codes = [256]
         ('command = ["true", "{json.a}"]', 3, 'needs mode = "structured"'),
         ('command = ["{file}"]', 3, "the program itself is not filled in"),
         ('command = ["./true"]', 3, "write the whole path"),
-        ('command = ["sh", "-c", "cat {file}"]', 3, "sh would run it"),
+        ('command = ["sh", "-c", "cat {file}"]', 3, "sh could run it"),
         ('command = [""]', 3, "no name"),
         ('command = ["true"]\nuser = "no-such-user"', 4, "there is no user no-such-user"),
         ('command = ["true"]\nschema = "gone.json"', 4, "No such file"),

@@ -77,30 +77,6 @@ def test_a_field_that_cannot_be_an_argument_is_refused(document: object, what: s
     assert what in refusal("{json.a}", document).message
 
 
-@pytest.mark.parametrize(
-    ("command", "found"),
-    [
-        (["/bin/sh", "-c", "cat {file}"], "file"),
-        (["bash", "-euc", "echo {json.site}"], "json.site"),
-        (["/usr/bin/env", "dash", "-c", "'{name}'"], "name"),
-        (["busybox", "sh", "-c", "{file}"], "file"),
-        (["python3.11", "-I", "-c", "print('{name}')"], "name"),
-        (["perl", "-ne", "print '{name}'"], "name"),
-        (["/bin/sh", "-c", 'cat "$1"', "-", "{file}"], None),
-        (["/bin/sh", "-c", "ls {out} {job}"], None),
-        (["/bin/sh", "/usr/local/bin/tool", "-c", "{file}"], None),
-        (["python3", "-m", "tool", "-c", "{file}"], None),
-        (["porch", "-c", "{file}"], None),
-        (["sh", "-c"], None),
-    ],
-)
-def test_what_a_dropper_chooses_is_seen_where_a_shell_would_run_it(
-    command: list[str], found: str | None
-) -> None:
-    code = arguments.run_as_code([arguments.parse(text, structured=True) for text in command])
-    assert (code.name if code else None) == found
-
-
 def test_a_name_that_begins_with_a_dash_never_becomes_an_option() -> None:
     assert "begins with -" in refusal("{name}", name=b"--help.json").message
     assert filled("./{name}", name=b"--help.json") == [b"./--help.json"]

@@ -1,0 +1,130 @@
+"""What a dropper chooses is never a part of what a shell, an interpreter or the like runs."""
+
+import shutil
+import subprocess
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from spoold.handlers import arguments
+from spoold.handlers.code import run_as_code
+
+PAGES = Path(__file__).parents[2]
+SCRIPT = "/usr/local/bin/tool"
+
+
+def chosen(command: list[str]) -> str | None:
+    found = run_as_code([arguments.parse(text, structured=True) for text in command])
+    return found.placeholder.name if found else None
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["/bin/sh", "-c", "cat {json.x}"],
+        ["bash", "-euc", "echo {json.x}"],
+        ["bash", "-euo", "pipefail", "-c", "echo {json.x}"],
+        ["bash", "-cx", "echo {json.x}"],
+        ["bash", "-c", "-x", "echo {json.x}"],
+        ["bash", "-c", "+x", "echo {json.x}"],
+        ["bash", "-c", "-o", "pipefail", "echo {json.x}"],
+        ["bash", "-oc", "pipefail", "echo {json.x}"],
+        ["bash", "-c", "--", "echo {json.x}"],
+        ["bash", "-c", "-", "echo {json.x}"],
+        ["bash", "--rcfile", "/etc/rc", "-c", "echo {json.x}"],
+        ["bash", "--rcfile", "{json.x}", "-c", "true"],
+        ["mksh", "-c", "{json.x}"],
+        ["busybox", "sh", "-c", "{json.x}"],
+        ["sh", "{json.x}"],
+        ["/usr/bin/python3", "-W", "ignore", "-c", "print({json.x})"],
+        ["python3.11", "-I", "-cprint('{json.x}')"],
+        ["python3", "-m", "{json.x}"],
+        ["perl", "-ne", "print '{json.x}'"],
+        ["perl", "-E", "say {json.x}"],
+        ["perl", "-I", "/lib", "-e", "{json.x}"],
+        ["perl", "-e", "print 1", "-e", "{json.x}"],
+        ["node", "--eval", "{json.x}"],
+        ["node", "-p", "{json.x}"],
+        ["ruby", "-e", "{json.x}"],
+        ["php", "-r", "{json.x}"],
+        ["php", "-c", "/etc/php.ini", "-r", "{json.x}"],
+        ["fish", "-c", "true", "-c", "{json.x}"],
+        ["awk", 'BEGIN {{ print "{json.x}" }}', "{out}"],
+        ["gawk", "-v", "x=1", "{json.x}"],
+        ["sed", "-n", "s/{json.x}//p"],
+        ["/usr/bin/env", "dash", "-c", "'{json.x}'"],
+        ["env", "-S", "sh -c {json.x}"],
+        ["env", "-C", "/tmp", "{json.x}"],
+        ["env", "A={json.x}", SCRIPT],
+        ["timeout", "5", "{json.x}"],
+        ["timeout", "5", "nice", "bash", "-c", "{json.x}"],
+        ["nice", "-n", "5", "{json.x}"],
+        ["sudo", "-u", "backup", "bash", "-lc", "{json.x}"],
+        ["su", "backup", "-c", "{json.x}"],
+        ["xargs", "{json.x}"],
+        ["find", "/srv", "-exec", "{json.x}", ";"],
+        ["find", "/srv", "-name", "{json.y}", "-exec", "sh", "-c", "{json.x}", ";"],
+        ["docker", "exec", "box", "sh", "-c", "{json.x}"],
+        ["/opt/runner", "--", "python3", "-c", "{json.x}"],
+        ["ssh", "host", "ls", "{json.x}"],
+        ["ssh", "host", "sh", "-c", "true", "-", "{json.x}"],
+        ["flock", "/run/lock", "{json.x}"],
+        ["make", "-f", "/srv/Makefile", "SITE={json.x}"],
+        ["nohup", "/usr/bin/ssh", "host", "{json.x}"],
+    ],
+    ids=" ".join,
+)
+def test_what_could_be_run_is_refused(command: list[str]) -> None:
+    assert chosen(command) in {"json.x", "json.y"}
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        [SCRIPT, "-c", "{json.x}", "--site={json.x}"],
+        ["porch", "-c", "{json.x}"],
+        ["/bin/sh", "-c", 'cat "$1"', "-", "{json.x}"],
+        ["/bin/sh", "-ec", 'cat "$1" > {out}/{job}', "_", "{json.x}"],
+        ["bash", "-euo", "pipefail", "-c", 'cat "$1"', "-", "-c", "{json.x}"],
+        ["/bin/sh", "-c", "ls {out} {job}"],
+        ["/bin/sh", SCRIPT, "-c", "{json.x}"],
+        ["bash", "-euo", "pipefail", SCRIPT, "{json.x}"],
+        ["bash", "-eu", "--", SCRIPT, "{json.x}"],
+        ["python3", "-W", "ignore", "-c", "import tool", "{json.x}"],
+        ["python3", "-m", "tool", "-c", "{json.x}"],
+        ["perl", SCRIPT, "-e", "{json.x}"],
+        ["awk", "-v", "n=1", SCRIPT, "{json.x}"],
+        ["env", "-i", "A=b", SCRIPT, "{json.x}"],
+        ["nice", "-n", "5", SCRIPT, "{json.x}"],
+        ["sudo", "-n", "--", SCRIPT, "{json.x}"],
+        ["timeout", "5", "sh", "-c", 'cat "$1"', "-", "{json.x}"],
+        ["find", "/srv", "-name", "{json.x}"],
+        ["find", "/srv", "-exec", SCRIPT, "{json.x}", ";"],
+        ["sh", "-c"],
+    ],
+    ids=" ".join,
+)
+def test_what_comes_behind_what_is_run_is_an_argument(command: list[str]) -> None:
+    assert chosen(command) is None
+
+
+def test_what_is_allowed_of_the_shells_does_not_run_it(tmp_path: Path) -> None:
+    """The rule is about their options: what they make of those is asked of themselves."""
+    script = tmp_path / "script"
+    script.write_text(":\n")
+    for shell in filter(shutil.which, ("sh", "bash", "dash", "ksh", "zsh", "mksh", "busybox")):
+        start = [shell, "sh"] if shell == "busybox" else [shell]
+        for options in ([], ["-eu"], ["-x"], ["-o", "noglob"], ["-em"], ["-fc"], ["-uc"], ["-c"]):
+            for end in (["-c", ":"], [str(script)], ["--", str(script)], [":"]):
+                command = [*start, *options, *end, "-", "-c", "{json.x}"]
+                if chosen(command) is None:
+                    filled = [word.replace("{json.x}", "touch pwned") for word in command]
+                    subprocess.run(filled, cwd=tmp_path, check=False, capture_output=True)
+                    assert not (tmp_path / "pwned").exists(), command
+
+
+def test_the_examples_are_allowed() -> None:
+    examples = PAGES / "spool-layout" / "examples" / "handlers" / "handlers.toml"
+    for handler in tomllib.loads(examples.read_text())["handlers"]:
+        assert chosen(handler["command"]) is None
