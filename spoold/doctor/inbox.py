@@ -1,6 +1,7 @@
 """The inbox: whether events come, what its file system can do, and which names are no drops'."""
 
 import os
+import re
 import stat
 import time
 from collections.abc import Iterator
@@ -21,6 +22,7 @@ from spoold.status import show_name
 _OLD_UPLOAD_SECONDS = 86400
 _MAX_STRAYS_SHOWN = 20
 _MIN_WATCHES = 128
+_CAP_LEASE = 28  # linux/capability.h
 
 
 def examine_inbox(spool: Spool, config: Config | None) -> Iterator[Finding]:
@@ -39,7 +41,14 @@ def examine_inbox(spool: Spool, config: Config | None) -> Iterator[Finding]:
         why = "[intake] watch says so" if by_hand else watch.why
         yield _watching(kind.name, events, why, f"{len(names):,} names take {look_seconds:.3f} s")
         yield from _inotify()
-        yield from _abilities(touch(raw), believed=kind.leases)
+        found = touch(raw)
+        if config is not None and config.intake.writer_check == "settle":
+            yield Finding(
+                Level.OK, "leases", "not asked for: [intake] writer_check says so; drops settle"
+            )
+        else:
+            yield _leases(spool, found.leases, believed=kind.leases)
+        yield from _abilities(found)
     except OSError as error:
         yield Finding(
             Level.FAIL,
@@ -80,18 +89,32 @@ def _inotify() -> Iterator[Finding]:
             yield Finding(Level.OK, "inotify", found)
 
 
-def _abilities(found: Touched, *, believed: bool) -> Iterator[Finding]:
-    """What was tried in the inbox, and what follows from it."""
-    if found.leases or not believed:
-        why = found.leases or "other hosts may write there unseen"
-        yield Finding(
-            Level.WARN,
-            "leases",
-            f"{why}: a file's writers cannot be seen, so drops must settle",
-            "move files into the inbox instead of writing them there",
+def _leases(spool: Spool, why: str, *, believed: bool) -> Finding:
+    """Whose files' writers can be seen; `why` not even those of a file of this user's."""
+    fix = "move files into the inbox instead of writing them there"
+    if why or not believed:
+        why = why or "other hosts may write there unseen"
+        detail = f"{why}: a file's writers cannot be seen, so drops must settle"
+        return Finding(Level.WARN, "leases", detail, fix)
+    seen = "the writers of its own user's files can be seen by the daemon"
+    if spool.root.stat().st_uid != os.geteuid():  # what this user may says nothing of the daemon
+        return Finding(Level.OK, "leases", f"{seen}; without CAP_LEASE other users' must settle")
+    if not _has_cap_lease():
+        detail = (
+            f"{seen}; this user has no CAP_LEASE: where the daemon has none, others' must settle"
         )
-    else:
-        yield Finding(Level.OK, "leases", "a file's writers can be seen")
+        fix = f"give the daemon CAP_LEASE, as the unit in systemd/ does; or {fix}"
+        return Finding(Level.WARN, "leases", detail, fix)
+    return Finding(Level.OK, "leases", "a file's writers can be seen, whoever owns it")
+
+
+def _has_cap_lease() -> bool:
+    [powers] = re.findall(r"^CapEff:\s*([0-9a-f]+)$", Path("/proc/self/status").read_text(), re.M)
+    return bool(int(powers, 16) >> _CAP_LEASE & 1)
+
+
+def _abilities(found: Touched) -> Iterator[Finding]:
+    """What was tried in the inbox, and what follows from it."""
     if found.hard_links:
         yield Finding(
             Level.FAIL,

@@ -218,6 +218,33 @@ def test_doctor_says_what_the_inbox_can_do_and_what_follows() -> None:
     assert "[intake] watch says so" in said
 
 
+def leases(spool: Spool) -> dict[str, str]:
+    said = CliRunner().invoke(cli, ["doctor", str(spool.root), "--json"]).stdout
+    [found] = [check for check in json.loads(said)["checks"] if check["check"] == "leases"]
+    return found
+
+
+def test_doctor_says_whose_files_must_settle() -> None:
+    """It had tried a file of its own, and said so of everybody's."""
+    spool = init()
+    with powerless():
+        found = leases(spool)
+    assert found["level"] == "warn"
+    assert "no CAP_LEASE" in found["detail"]
+    assert "others' must settle" in found["detail"]
+    if os.geteuid() == 0:
+        assert leases(spool)["detail"] == "a file's writers can be seen, whoever owns it"
+        os.chown(spool.root, 12345, 12345)  # of the daemon of another user nobody can tell
+        assert "without CAP_LEASE other users' must settle" in leases(spool)["detail"]
+
+
+def test_doctor_heeds_that_writers_are_not_asked_for() -> None:
+    spool = init()
+    with (spool.root / "spoold.toml").open("a") as file:
+        file.write('\n[intake]\nwriter_check = "settle"\n')
+    assert "drops settle" in leases(spool)["detail"]
+
+
 def test_doctor_tells_each_fault_with_its_fix_and_exits_1() -> None:
     spool = init()
     (spool.root / "failed").rmdir()
