@@ -232,13 +232,8 @@ def faults(spool: Spool) -> Iterator[Fault]:
         if not stat.S_ISDIR(status.st_mode):
             missing = True
             yield Fault(path, "is not a folder", f"move it away, then spoold init {spool.root}")
-        elif stat.S_IMODE(status.st_mode) & ~node.mode & ~_may_pass(node.folder) & 0o777:
-            yield Fault(
-                path,
-                f"mode is {stat.S_IMODE(status.st_mode):04o}, wider than {node.mode:04o}",
-                f"chmod {node.mode:04o} {path}",
-                fatal=False,
-            )
+        elif what := _mode_fault(node, stat.S_IMODE(status.st_mode)):
+            yield Fault(path, what, f"chmod {node.mode:04o} {path}", fatal=False)
         elif os.statvfs(path).f_flag & os.ST_RDONLY:
             missing = True
             yield Fault(
@@ -257,6 +252,17 @@ def faults(spool: Spool) -> Iterator[Fault]:
         yield Fault(spool.root, "is on a network file system", "put the spool on a local disk")
     for folder in _ONE_FILE_SYSTEM[1:]:
         yield from _crossing_fault(spool, _ONE_FILE_SYSTEM[0], folder)
+
+
+def _mode_fault(node: Node, mode: int) -> str:
+    if mode & ~node.mode & ~_may_pass(node.folder) & 0o777:
+        return f"mode is {mode:04o}, wider than {node.mode:04o}"
+    if node.mode & ~mode & stat.S_ISVTX and mode & 0o022:
+        return (
+            f"mode is {mode:04o}, without the sticky bit: who may write there may rename and "
+            "remove what others have put there"
+        )
+    return ""
 
 
 def _may_pass(folder: Folder) -> int:

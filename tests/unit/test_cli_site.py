@@ -11,7 +11,7 @@ from click.testing import CliRunner, Result
 
 from spoold import trust
 from spoold.cli import COMMANDS, cli
-from spoold.spool import TREE, Spool
+from spoold.spool import TREE, Spool, faults
 from tests.integration.inboxes import powerless
 
 
@@ -254,6 +254,22 @@ def test_doctor_tells_each_fault_with_its_fix_and_exits_1() -> None:
     failed = [check for check in document["checks"] if check["level"] == "fail"]
     assert {check["check"] for check in failed} == {"tree", "keys"}
     assert all(check["fix"] for check in failed)
+
+
+@pytest.mark.parametrize("mode", [0o730, 0o770, 0o2730])
+def test_doctor_misses_the_sticky_bit_where_others_may_write(mode: int) -> None:
+    """Every dropper could rename or remove another's drop, and all was well."""
+    spool = init()
+    inbox = spool.root / "inbox"
+    for harmless in (0o700, 0o710, 0o1720, 0o3730):
+        inbox.chmod(harmless)
+        assert list(faults(spool)) == []
+    inbox.chmod(mode)
+    [fault] = faults(spool)
+    assert fault.path == inbox
+    assert not fault.fatal
+    assert f"{mode:04o}" in fault.what
+    assert fault.fix == f"chmod 1730 {inbox}"
 
 
 @pytest.mark.parametrize("content", [b"x", b"{}", None])
