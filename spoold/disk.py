@@ -138,7 +138,10 @@ def write_durable(path: Path, content: bytes, *, mode: int = 0o644) -> None:
 
 
 def write_new(path: Path, content: bytes, *, mode: int = 0o644) -> None:
-    """Make a file for good where there is none, never over another. Raises FileExistsError."""
+    """Make a file for good where there is none, never over another. Raises FileExistsError.
+
+    In a folder that this user may not read, its name is for the folder's owner to make durable.
+    """
     # An unfinished upload by its name: the folder may well be an inbox.
     temporary = path.with_name(f".{secrets.token_hex(6)}.part")
     try:
@@ -146,7 +149,8 @@ def write_new(path: Path, content: bytes, *, mode: int = 0o644) -> None:
         rename_new(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
-    sync_folder(path.parent)
+    with suppress(PermissionError):  # an inbox for its droppers: the daemon syncs it
+        sync_folder(path.parent)
 
 
 def replace_content(

@@ -14,7 +14,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from spoold.cli import cli
 from spoold.intake.settings import WriterCheck
 from spoold.queue.job import State
 from spoold.queue.store import Store
@@ -225,3 +227,26 @@ def test_the_sticks_recipe_copies_and_compares(desk: Path, inbox: Inbox) -> None
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 0, output
     assert (stick / "demo-5f21c09a77d1.tar.zst").exists()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs to become another user")
+def test_a_dropper_signs_right_into_an_inbox_that_he_cannot_list(inbox: Inbox, desk: Path) -> None:
+    """The drop was there and taken, and the command said that it had failed."""
+    key, file = desk / "key.pem", str(desk / "request-demo.json")
+
+    def run(*arguments: str) -> int:
+        return CliRunner().invoke(cli, arguments).exit_code
+
+    assert run("keys", "generate", "-o", str(key), "--algorithm", "ed25519") == 0
+    # What it loads may stand where only root can read it.
+    assert run("sign", file, "--key", str(key), "-o", str(desk / "signed.json")) == 0
+    os.chown(key, DROPPER, DROPPER)
+    child = os.fork()
+    if child == 0:  # pragma: no cover
+        os.setgroups([GROUP])
+        os.setresgid(DROPPER, DROPPER, DROPPER)
+        os.setresuid(DROPPER, DROPPER, DROPPER)
+        os._exit(run("sign", file, "--key", str(key), "-o", str(inbox.path / "request-demo.json")))
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert [path.name for path in inbox.path.iterdir()] == ["request-demo.json"]
+    inbox.scan_until(lambda _: inbox.intake.metrics.admitted == 1)
