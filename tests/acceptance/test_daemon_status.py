@@ -15,6 +15,7 @@ from spoold import postgres, schemas
 from spoold.cli import cli
 from spoold.daemon_status import is_alive
 from spoold.spool import Spool
+from tests.acceptance.test_docs import free_port, page
 from tests.conftest import wait_until
 from tests.sites import DEADLINE_SECONDS, Site, request
 
@@ -169,3 +170,15 @@ def openssl_agrees(site: Site) -> None:
         ["bash", "-euc", block], cwd=here, capture_output=True, text=True, check=False
     )
     assert "Verified OK" in done.stdout, done.stderr
+
+
+def test_a_daemon_that_polls_is_healthy_and_says_so(make_site: MakeSite, evidence: Path) -> None:
+    site = make_site(roots={"evidence": evidence}, workers_count=1, intake_watch="polling")
+    port = free_port()
+    site.environment["SPOOLD_HTTP_LISTEN"] = f"127.0.0.1:{port}"
+    site.start()
+    # `page` has something of answers with success only.
+    wait_until(lambda: "[intake] watch says so" in page(port, "/healthz"), DEADLINE_SECONDS)
+    document = json.loads(page(port, "/healthz"))
+    assert document["healthy"] is True
+    assert document["checks"]["watch"]["text"].startswith("polling: ")

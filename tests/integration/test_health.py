@@ -5,7 +5,9 @@ import socket
 
 import pytest
 
+from spoold.daemon.observe import watching
 from spoold.health import HealthServer
+from spoold.intake.settings import IntakeMetrics, WatchMode
 from spoold.metrics import Metrics
 
 
@@ -40,3 +42,11 @@ def test_it_answers_on_both_kinds_of_addresses(host: str, monkeypatch: pytest.Mo
     finally:
         server.stop()
     assert asked == []  # a name server that is away would hold up the start
+
+
+def test_polling_that_nobody_asked_for_is_told_from_polling_that_somebody_did() -> None:
+    intake = IntakeMetrics(mode=WatchMode.POLLING, mode_reason="it is why", scan_seconds=0.5)
+    assert watching(intake, asked=True) == "polling: it is why; a look takes 0.500 s"
+    told = watching(intake, asked=False)
+    assert told == "polling instead of events: it is why; a look takes 0.500 s"
+    assert watching(IntakeMetrics(), asked=False) == "not yet"
