@@ -8,7 +8,6 @@ Crash: run it again.
 """
 
 import os
-import socket
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -30,7 +29,7 @@ from spoold.queue.store import Store
 from spoold.spool import Folder, Spool
 from spoold.trust import load_signer
 from spoold.worker import scratch
-from spoold.worker.maintenance import is_worker
+from spoold.worker.processes import here, host_of, is_worker
 from spoold.worker.recovery import drop_answered
 
 _MOST = 100_000
@@ -110,14 +109,14 @@ def _refuse_living(store: Store, lease_seconds: float) -> None:
 
     On this host its processes are looked for: a database that was just restored remembers some.
     """
-    host = socket.gethostname()
+    place = here()
     for worker in store.workers():
-        lives = worker.host != host or is_worker(worker.pid)
+        lives = worker.host != place or is_worker(worker.pid)
         if lives and worker.seen_seconds < lease_seconds:
             raise SpooldError(
                 errors.SPOOL_BUSY,
-                f"a worker of this spool, process {worker.pid} on {worker.host}, was there "
-                f"{worker.seen_seconds:.0f} s ago",
+                f"a worker of this spool, process {worker.pid} on {host_of(worker.host)}, was "
+                f"there {worker.seen_seconds:.0f} s ago",
             )
 
 

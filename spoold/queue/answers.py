@@ -102,7 +102,10 @@ class StateAndEpoch:
 
 @dataclass(frozen=True, slots=True)
 class WorkerRow:
-    """One worker process as the database knows it. `seen_seconds`: since its last beat."""
+    """One worker process as the database knows it. `seen_seconds`: since its last beat.
+
+    `host` is where `pid` counts: a name, and what tells namesakes apart.
+    """
 
     id: uuid.UUID
     host: str

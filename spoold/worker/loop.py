@@ -15,7 +15,6 @@ the next claim renames its scratch away.
 import os
 import random
 import signal
-import socket
 import threading
 import time
 import uuid
@@ -39,6 +38,7 @@ from spoold.worker.lease import Lease
 from spoold.worker.limits import processor_time
 from spoold.worker.live import LiveStatus
 from spoold.worker.pace import Pace
+from spoold.worker.processes import here
 from spoold.worker.published import Events, Published
 from spoold.worker.publishing import MOST_AT_ONCE, Finished, Publishing
 from spoold.worker.settings import WorkerSettings
@@ -92,9 +92,7 @@ class Worker:
     def run(self) -> None:
         """Work until drained. Raises schema-newer where that is why it ends."""
         store = self._store("spoold worker")
-        patiently(
-            lambda: store.register_worker(self._id, socket.gethostname(), os.getpid(), __version__)
-        )
+        patiently(lambda: store.register_worker(self._id, here(), os.getpid(), __version__))
         site, publishing_store = self._site, self._store("spoold publish")
         publishing = Publishing(
             site.tree,

@@ -7,12 +7,10 @@ back in its row; then the worker that still runs it is ended.
 
 import queue
 import signal
-import socket
 import threading
 import time
 import uuid
 from collections.abc import Callable
-from contextlib import suppress
 
 import structlog
 
@@ -21,7 +19,7 @@ from spoold.errors import SpooldError
 from spoold.queue.migrate import require_known
 from spoold.queue.store import Store
 from spoold.spool import Spool
-from spoold.worker import scratch
+from spoold.worker import processes, scratch
 from spoold.worker.clock import Unbroken
 from spoold.worker.settings import WorkerSettings
 
@@ -144,9 +142,9 @@ class Maintenance:
 
     def _forget_dead_of_this_host(self) -> None:
         """Workers of a daemon that was killed: their processes are gone, their rows are not."""
-        host = socket.gethostname()
+        place = processes.here()
         for worker in self._store.workers():
-            if worker.host == host and not is_worker(worker.pid):
+            if worker.host == place and not processes.is_worker(worker.pid):
                 self._leave(worker.id, scratch.begun(self._tree, self._store))
 
 
@@ -160,10 +158,3 @@ def _cause(status: int, settings: WorkerSettings) -> SpooldError:
         names = {number.value: number.name for number in signal.Signals}
         how = names.get(-status, f"signal {-status}")
     return SpooldError(errors.WORKER_LOST, f"{errors.WORKER_LOST.sentence}: {how}")
-
-
-def is_worker(pid: int) -> bool:
-    """Whether that process still runs spoold; a number may have been given to another since."""
-    with suppress(OSError), open(f"/proc/{pid}/cmdline", "rb") as file:
-        return b"spoold" in file.read()
-    return False

@@ -2,7 +2,10 @@
 
 import os
 import signal
+import socket
+import subprocess
 import sys
+import threading
 import time
 import uuid
 from collections.abc import Iterator
@@ -16,6 +19,7 @@ from spoold.spool import Spool
 from spoold.worker import scratch
 from spoold.worker.clock import Unbroken
 from spoold.worker.maintenance import Maintenance
+from spoold.worker.processes import here, host_of
 from spoold.worker.settings import WorkerSettings
 from spoold.worker.supervisor import Supervisor
 from tests.conftest import wait_until
@@ -55,6 +59,32 @@ def test_only_what_a_dead_worker_had_begun_loses_an_attempt(
     for claim in [finished, *waiting]:
         job = get(store, claim.id)
         assert (job.state, job.attempt, job.last_error) == (State.QUEUED, 0, None)
+
+
+def test_a_daemon_forgets_dead_workers_of_its_own_process_ids_only(
+    spool: Spool, store: Store
+) -> None:
+    """Beside it, in a container with the same host name, lived workers that it could not see."""
+    dead = subprocess.Popen(["true"])
+    dead.wait()
+    host, namespace = here().split()
+    gone, namesake, elsewhere = (uuid.uuid4() for _ in range(3))
+    store.register_worker(gone, here(), dead.pid, "1.0")
+    store.register_worker(namesake, f"{host} {int(namespace) + 1}", dead.pid, "1.0")
+    store.register_worker(elsewhere, f"elsewhere {namespace}", dead.pid, "1.0")
+    stop = threading.Event()
+    Maintenance(spool, store, SETTINGS, stop.set, lambda worker: None).run(stop)  # one round
+    assert {row.id for row in store.workers()} == {namesake, elsewhere}
+
+
+def test_another_namespace_is_told_from_this_one() -> None:
+    code = "from spoold.worker.processes import here; print(here())"
+    command = ["unshare", "--pid", "--fork", sys.executable, "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        pytest.skip("no namespaces here")
+    assert done.stdout.strip() != here()
+    assert host_of(done.stdout.strip()) == host_of(here()) == socket.gethostname()
 
 
 def test_a_worker_that_used_up_its_processor_time_says_so(
