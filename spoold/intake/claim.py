@@ -9,7 +9,8 @@ from spoold.disk import rename_unique
 from spoold.intake.claimed import Claimed
 from spoold.intake.complete import Wait
 from spoold.intake.inbox import Found
-from spoold.intake.look import Looked, Memory
+from spoold.intake.look import Looked
+from spoold.intake.memory import Memory
 from spoold.intake.obstacle import UNMOVABLE, held_by, our_disk
 from spoold.intake.settings import FoundBy, IntakeMetrics, Method, Reason
 from spoold.intake.statuses import Statuses

@@ -26,9 +26,10 @@ from spoold.intake.complete import (
     open_drop,
 )
 from spoold.intake.inbox import Found
+from spoold.intake.memory import Memory
 from spoold.intake.names import NameKind
 from spoold.intake.request import Models, ParsedRequest, parse
-from spoold.intake.settings import FoundBy, IntakeSettings, Method, Reason
+from spoold.intake.settings import IntakeSettings, Method, Reason
 
 _log = structlog.get_logger()
 
@@ -45,27 +46,6 @@ class Reading:
     content: bytes
     sha256: bytes
     parsed: ParsedRequest | SpooldError
-
-
-@dataclass(slots=True)
-class Memory:
-    """What is remembered from scan to scan of a drop that was not taken yet; monotonic seconds."""
-
-    found_by: FoundBy
-    moved: bool
-    first_seen: float
-    unchanged_since: float
-    fingerprint: Fingerprint | None = None
-    unproven: Fingerprint | None = None
-    """The fingerprint under which the content was read and did not prove itself."""
-    told: Wait | None = None
-    """What the status file says, where intake has written one."""
-    owner: int = -1
-    """The user id that the file belongs to."""
-    again_at: float = 0.0
-    """When it is tried again to claim it, where it cannot be moved."""
-    seen_in: int = 0
-    """The number of the last scan that has seen it."""
 
 
 @dataclass(frozen=True, slots=True)

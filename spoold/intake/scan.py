@@ -24,7 +24,8 @@ from spoold.intake.admit import Admitter
 from spoold.intake.claim import Candidate, Claimer
 from spoold.intake.complete import Rest, Take, Wait
 from spoold.intake.inbox import Found, Listing
-from spoold.intake.look import GoneError, Memory, look
+from spoold.intake.look import GoneError, look
+from spoold.intake.memory import Memories, Memory
 from spoold.intake.names import NameKind
 from spoold.intake.obstacle import obstacle
 from spoold.intake.presence import Presence
@@ -32,7 +33,6 @@ from spoold.intake.rate import Rate
 from spoold.intake.request import Models
 from spoold.intake.settings import (
     NAME_BUSY,
-    FoundBy,
     IntakeMetrics,
     IntakeSettings,
     Reason,
@@ -88,13 +88,12 @@ class Scanner:
         self._admitter = Admitter(spool, store, self._statuses, settings, models, metrics)
         self._claimer = Claimer(spool, self._statuses, metrics, self._admitter.hold)
         self._database = Presence(store, self._admitter, settings.reconcile_seconds)
-        self._memories: dict[bytes, Memory] = {}
+        self._memories = Memories(self._statuses.withdraw)
         self._rate = Rate(
             settings.max_drops_per_minute,
             settings.max_drops_per_minute_per_owner,
             time.monotonic(),
         )
-        self._scan = 0
         self._strays_told: set[bytes] = set()
         self._leases = False
         self._disk_in_the_way = False
@@ -114,7 +113,7 @@ class Scanner:
         Hints are used up. Raises InboxLostError.
         """
         started = time.monotonic()
-        self._scan += 1
+        self._memories.begin_scan()
         self.next_look = math.inf
         tally = _Tally()
         self._keep_up(tally)
@@ -127,7 +126,7 @@ class Scanner:
                 self._keep_up(tally)
             self._metrics.last_scan_at = time.time()
         else:
-            self._forget_vanished()
+            self._memories.forget_vanished()
         listing.require_in_place()
         self._finish_withdrawals()
         self._note_strays(listing)
@@ -159,11 +158,11 @@ class Scanner:
         busy |= self._database.busy_names([found.name for found in part])
         candidates: list[Candidate] = []
         for found in part:
-            memory = self._recall(found.name, hints.pop(found.name, None), now)
+            memory = self._memories.see(found.name, hints.pop(found.name, None), now)
             if found.name in busy:
                 tally.name_busy += 1
                 tally.note(memory)
-                self._memories[found.name] = memory
+                self._memories.keep(found.name, memory)
                 continue
             try:
                 looked = look(
@@ -176,7 +175,7 @@ class Scanner:
                     leases=self._leases,
                 )
             except GoneError:
-                self._forget(found.name, memory)
+                self._memories.forget(found.name, memory)
                 continue
             match looked.verdict:
                 case Take(method):
@@ -189,7 +188,7 @@ class Scanner:
                     self._hold(found.name, memory, wait, tally)
                 case _:
                     assert_never(looked.verdict)
-            self._memories[found.name] = memory
+            self._memories.keep(found.name, memory)
         if candidates:
             self._take(candidates, now, tally)
 
@@ -203,7 +202,7 @@ class Scanner:
         allowed = [each for each in candidates if self._within_rate(each, now, tally)]
         claimed, refused = self._claimer.claim(allowed)
         for drop in claimed:
-            self._memories.pop(drop.drop, None)
+            self._memories.pop(drop.drop)
         for refusal in refused:
             memory = refusal.candidate.memory
             memory.told = None  # its status said `queued` for a moment
@@ -249,7 +248,7 @@ class Scanner:
 
         So a backlog of 100,000 that waits for room costs little more than its listing.
         """
-        memory = self._memories.get(name)
+        memory = self._memories.known(name)
         if memory is None or memory.told is None or name in hints:
             return False
         if obstacle is not None:
@@ -264,7 +263,7 @@ class Scanner:
             if waits:
                 self._look_by(memory.again_at)
         if waits:
-            memory.seen_in = self._scan
+            self._memories.see(name, None, now)
             tally.waiting[memory.told.reason] += 1
             tally.note(memory)
         return waits
@@ -284,7 +283,7 @@ class Scanner:
         return not seconds
 
     def _keep(self, candidate: Candidate, wait: Wait, tally: _Tally) -> None:
-        self._memories[candidate.found.name] = candidate.memory
+        self._memories.keep(candidate.found.name, candidate.memory)
         self._hold(candidate.found.name, candidate.memory, wait, tally)
 
     def _hold(self, drop: bytes, memory: Memory, wait: Wait, tally: _Tally) -> None:
@@ -311,37 +310,7 @@ class Scanner:
             "intake.waiting", drop=text(drop), reason=wait.reason.value, error=wait.message or None
         )
 
-    # --- memory ---------------------------------------------------------------------------------
-
-    def _recall(self, name: bytes, hint: Hint | None, now: float) -> Memory:
-        memory = self._memories.get(name)
-        if memory is None:
-            found_by = FoundBy.SCAN if hint is None else FoundBy.EVENT
-            return Memory(
-                found_by,
-                hint is Hint.MOVED,
-                first_seen=now,
-                unchanged_since=now,
-                seen_in=self._scan,
-            )
-        memory.seen_in = self._scan
-        if hint is not None:
-            memory.moved = hint is Hint.MOVED
-        return memory
-
-    def _forget(self, name: bytes, memory: Memory) -> None:
-        self._memories.pop(name, None)
-        if memory.told is not None:
-            self._statuses.withdraw(name)
-
-    def _forget_vanished(self) -> None:
-        vanished = [
-            (name, memory)
-            for name, memory in self._memories.items()
-            if memory.seen_in != self._scan
-        ]
-        for name, memory in vanished:
-            self._forget(name, memory)
+    # --- what is gone, and what is no drop ------------------------------------------------------
 
     def _finish_withdrawals(self) -> None:
         """Take back what was said of drops that are gone; the rest of very many the next time."""
