@@ -147,7 +147,7 @@ class Admitter:
         due = admission.not_before
         if due is not None and due > datetime.now(UTC):
             self._statuses.queued(claimed, due)
-        elif not claimed.has_status or claimed.reason is not None:
+        elif not claimed.has_status or claimed.told is not None:
             self._statuses.queued(claimed)
 
     def _put_back(self, claimed: Claimed) -> None:
@@ -168,13 +168,13 @@ class Admitter:
         self._statuses.withdraw(claimed.drop)
 
     def _say_waiting(self, claimed: Claimed, wait: Wait) -> None:
-        if claimed.reason is wait.reason and claimed.has_status:
+        if claimed.told == wait and claimed.has_status:
             return
         try:
             self._statuses.waiting(claimed.drop, wait, claimed.job_id, claimed.intake())
         except OSError:
             return  # said at the next scan
-        claimed.reason, claimed.has_status = wait.reason, True
+        claimed.told, claimed.has_status = wait, True
 
     def _sync(self, ready: Sequence[tuple[Claimed, Admission]]) -> None:
         """Make contents durable, then names: a copy replaces its drop only when it is on disk."""

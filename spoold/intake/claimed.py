@@ -63,7 +63,7 @@ class Claimed:
     """Why it is only admitted to be rejected."""
     resting: bool = False
     """It changed after it was taken for complete, where nobody can tell of writers."""
-    reason: Reason | None = None
+    told: Wait | None = None
     """What its status file says that it waits for."""
     has_status: bool = True
     """Its status file is this very job's: `queued`, `scheduled` or `waiting`."""
@@ -71,6 +71,11 @@ class Claimed:
     """The path of our own copy, to be synced and renamed over the claimed file."""
     uncertain: bool = False
     """The connection broke while its row was inserted: until it is looked up, no status."""
+
+    @property
+    def reason(self) -> Reason | None:
+        """The kind of what it waits for, where its status file says so."""
+        return None if self.told is None else self.told.reason
 
     def intake(self) -> dict[str, Json]:
         """The `intake` object of its statuses and its row."""

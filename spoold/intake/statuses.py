@@ -83,7 +83,7 @@ class Statuses:
             content = status.live(self._host)
         # Of a claimed drop nothing else tells a name that was cut.
         self._write(drop, content, durable=cut_name(drop) != drop)
-        claimed.has_status, claimed.reason = True, None
+        claimed.has_status, claimed.told = True, None
 
     def _queued_content(self, drop: bytes, job_id: uuid.UUID, intake: Mapping[str, Json]) -> bytes:
         # Thousands of these differ in name and id only, and canonical JSON takes its time.

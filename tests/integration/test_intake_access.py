@@ -137,6 +137,23 @@ def test_a_trust_store_that_cannot_be_believed_holds_drops_back(inbox: Inbox, sp
     assert inbox.job("request-a.json").state is State.QUEUED
 
 
+def test_a_claimed_drop_says_what_it_waits_for_now(inbox: Inbox, spool: Spool) -> None:
+    folder = spool.folder(Folder.TRUST)
+    inbox.move("request-a.json", signed())
+    for spoil, message in (
+        (lambda: folder.chmod(0o777), "others can write it"),
+        (lambda: (folder / "odd.json").write_text("no key"), "odd.json is damaged"),
+    ):
+        spoil()
+        inbox.scan_until(lambda report: report.waiting == 1)
+        status = inbox.status("request-a.json")
+        assert status is not None
+        assert message in status["error"]["message"]
+        folder.chmod(0o700)
+    (folder / "odd.json").unlink()
+    inbox.admitted()
+
+
 def test_without_the_setting_only_signatures_that_are_there_are_checked(
     spool: Spool, store: Store
 ) -> None:
