@@ -17,7 +17,7 @@ import pytest
 
 from spoold import trust_store
 from spoold.intake.claimed import Claimed, prepare
-from spoold.intake.complete import Fingerprint, Wait
+from spoold.intake.complete import Fingerprint, Wait, ignore_lease_signal
 from spoold.intake.names import NameKind
 from spoold.intake.settings import FoundBy, IntakeSettings, Method, Reason
 from spoold.queue.job import Admission, new_job_id
@@ -32,6 +32,12 @@ from tests.integration.inboxes import MODELS, SETTINGS, powerless, request
 pytestmark = BOTH
 
 PARTNER = signer("partner")
+
+
+@pytest.fixture(autouse=True)
+def leases_end_nobody() -> None:
+    """As in an intake: a lease that is asked back sends SIGIO, which would end the tests."""
+    ignore_lease_signal()
 
 
 def claim(spool: Spool, content: bytes) -> Claimed:
