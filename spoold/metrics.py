@@ -98,8 +98,8 @@ WATCH_OVERFLOWS: Final = Measure(
     "spoold_watch_overflows", "How often the kernel dropped events of the inbox", Kind.COUNTER
 )
 WAKE_MODE: Final = Measure("spoold_wake_mode", "How workers learn of jobs", labels=("mode",))
-SCAN_ERRORS: Final = Measure(
-    "spoold_scan_errors", "Looks at the inbox that failed; the log says why", Kind.COUNTER
+INTAKE_ERRORS: Final = Measure(
+    "spoold_intake_errors", "What the intake did not expect; the log says more", Kind.COUNTER
 )
 SCAN_SECONDS: Final = Measure("spoold_scan_seconds", "What the last look at the inbox took")
 LAST_SCAN: Final = Measure("spoold_last_scan_timestamp_seconds", "End of the last scan, Unix time")

@@ -126,7 +126,7 @@ class Observer:
         yield metrics.WATCH_OVERFLOWS.sample(intake.overflows)
         for wakes in Wakes:
             yield metrics.WAKE_MODE.sample(self._wakes is wakes, wakes)
-        yield metrics.SCAN_ERRORS.sample(intake.errors)
+        yield metrics.INTAKE_ERRORS.sample(intake.errors)
         yield metrics.SCAN_SECONDS.sample(intake.scan_seconds)
         yield metrics.LAST_SCAN.sample(intake.last_scan_at)
 

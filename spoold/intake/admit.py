@@ -225,11 +225,16 @@ class Admitter:
         It is admitted at the next scan.
         """
         _log.warning("intake.renumbered", job=str(claimed.job_id), drop=text(claimed.drop))
+        before = claimed.job_id, claimed.path
         del self._held[claimed.job_id]
-        claimed.job_id, before = new_job_id(), claimed.path
+        claimed.job_id = new_job_id()
         claimed.path = os.path.join(self._claimed, claimed_name(claimed.job_id, claimed.drop))
-        self._statuses.queued(claimed)
-        rename_new(before, claimed.path)
+        try:
+            self._statuses.queued(claimed)
+            rename_new(before[1], claimed.path)
+        except OSError as error:
+            claimed.job_id, claimed.path = before
+            self._say_waiting(claimed, held_by(error))
         self.hold(claimed)
 
     def _admitted(self, claimed: Claimed, admission: Admission, answer: Answer) -> None:

@@ -28,6 +28,7 @@ from spoold.intake.complete import (
 from spoold.intake.inbox import Found
 from spoold.intake.memory import Memory
 from spoold.intake.names import NameKind
+from spoold.intake.obstacle import held_by
 from spoold.intake.request import Models, ParsedRequest, parse
 from spoold.intake.settings import IntakeSettings, Method, Reason
 
@@ -50,11 +51,10 @@ class Reading:
 
 @dataclass(frozen=True, slots=True)
 class Looked:
-    """The verdict on a drop; `error` where it is to be taken only to be rejected."""
+    """The verdict on a drop, and what was read for it."""
 
     verdict: Verdict
     reading: Reading | None = None
-    error: SpooldError | None = None
 
 
 class GoneError(Exception):
@@ -78,8 +78,10 @@ def look(
     """Look at a drop; `memory` is brought up to date. Raises GoneError."""
     try:
         return _look(path, found, memory, now, settings, models, leases=leases)
-    except OSError as error:  # not even lstat(2) answers: something is mounted there, say
+    except PermissionError as error:  # to lstat(2) even: something is mounted there, say
         return Looked(Wait(Reason.UNREADABLE, f"the daemon cannot look at it: {error.strerror}"))
+    except OSError as error:
+        return Looked(held_by(error))
 
 
 def _look(
@@ -94,7 +96,7 @@ def _look(
 ) -> Looked:
     if found.link:
         memory.owner = _status(path).st_uid
-        return Looked(Take(Method.NO_WRITER), error=SpooldError(errors.DROP_SYMLINK))
+        return Looked(Take(Method.NO_WRITER))
     try:
         descriptor = open_drop(path)
     except FileNotFoundError:
@@ -104,7 +106,7 @@ def _look(
         status = _status(path)
         _note(memory, status, now)
         return _judge(memory, status, Writer.OPEN, now, settings)
-    except OSError as error:
+    except PermissionError as error:
         return _unreadable(path, error, memory, now, settings)
     try:
         status = os.fstat(descriptor)
@@ -117,7 +119,7 @@ def _look(
         if writer is Writer.NONE and not memory.moved and memory.unproven != memory.fingerprint:
             reading, proven = _prove(descriptor, found, status.st_size, settings, models)
             memory.unproven = None if proven else memory.fingerprint
-    except OSError as error:
+    except PermissionError as error:
         return _unreadable(path, error, memory, now, settings)
     finally:
         os.close(descriptor)
@@ -188,8 +190,8 @@ def _judge(
             proven=proven,
             unchanged_seconds=now - memory.unchanged_since,
         )
-    except SpooldError as refusal:
-        return Looked(Take(Method.SETTLED), error=refusal)
+    except SpooldError:  # it is rejected: whoever has claimed it says so
+        return Looked(Take(Method.SETTLED))
     return Looked(verdict, reading)
 
 
@@ -206,14 +208,12 @@ def _note(memory: Memory, status: os.stat_result, now: float) -> None:
 
 
 def _unreadable(
-    path: bytes, error: OSError, memory: Memory, now: float, settings: IntakeSettings
+    path: bytes, error: PermissionError, memory: Memory, now: float, settings: IntakeSettings
 ) -> Looked:
     _note(memory, _status(path), now)
-    message = f"the daemon cannot read it: {error.strerror}"
     if now - memory.unchanged_since >= settings.incomplete_seconds:
-        refusal = SpooldError(errors.DROP_UNREADABLE, message)
-        return Looked(Take(Method.SETTLED), error=refusal)
-    return Looked(Wait(Reason.UNREADABLE, message))
+        return Looked(Take(Method.SETTLED))
+    return Looked(Wait(Reason.UNREADABLE, f"the daemon cannot read it: {error.strerror}"))
 
 
 def _status(path: bytes) -> os.stat_result:
