@@ -142,7 +142,7 @@ def test_e28_a_server_that_stops_at_any_stage_of_a_job_is_waited_for(
 def test_e28_an_embedded_server_that_is_killed_is_started_again(
     make_receiver: MakeReceiver,
 ) -> None:
-    site = make_receiver()
+    site = make_receiver(embedded=True)
     site.start()
     names = drop_both(site, "before")
     statuses = [site.final(name) for name in names]
@@ -157,7 +157,7 @@ def test_e28_an_embedded_server_that_is_killed_is_started_again(
 def test_e28_an_embedded_server_that_is_killed_as_soon_as_it_is_up_is_started_again(
     make_receiver: MakeReceiver,
 ) -> None:
-    site = make_receiver()
+    site = make_receiver(embedded=True)
     data = Home.of(Spool.at(site.root)).data
     site.start()
     wait_until(lambda: "postgres.started" in site.log)
@@ -280,7 +280,7 @@ def test_a_daemon_whose_database_hangs_drains_for_as_long_as_it_may_and_ends(
     daemon = site.start()
     site.final(drop_both(site, "before")[0])
     frozen()
-    wait_until(lambda: daemon_says(site)["backlog"] is None, 30)
+    wait_until(lambda: daemon_says(site)["database"]["state"] == "away", 30)
     assert site.stop(daemon) == 0
     assert "daemon.left-hanging" in site.log
 
@@ -393,7 +393,7 @@ with database(loaded) as backend:
 def test_e28_an_embedded_server_that_is_killed_before_the_daemon_begins_is_started_again(
     make_receiver: MakeReceiver,
 ) -> None:
-    site = make_receiver()
+    site = make_receiver(embedded=True)
     names = drop_both(site, "early")
     ended = subprocess.run(
         [sys.executable, "-c", KILLED_BEFORE_IT_BEGINS, site.root],

@@ -30,9 +30,9 @@ def test_processor_time_beyond_the_limit_ends_the_process_at_once() -> None:
 
 def test_an_attempts_limit_begins_with_what_was_used_before_it() -> None:
     status, said = run(
-        "for _ in range(3):\n"
+        "for _ in range(5):\n"
         "    with processor_time(1):\n"
-        "        burn(0.8)\n"
+        "        burn(0.5)\n"  # the kernel counts ticks, on a busy machine too many
         "print(resource.getrlimit(resource.RLIMIT_CPU)[0] == resource.RLIM_INFINITY)\n"
     )
     assert (status, said) == (0, "True\n")
