@@ -1,6 +1,6 @@
 """The daemon's own status document, `spoold.daemon/1`: `status/.spoold.json`.
 
-It is renewed every few seconds, signed each time, and says until when it counts: whoever sees
+Pure. It is renewed every few seconds, signed each time, and says until when it counts: whoever sees
 the folder, across a share too, can tell whether the daemon lives, what it does and what it lacks.
 The name is none that a drop's status could have: those end in `.status.json`.
 """
@@ -9,7 +9,7 @@ import enum
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Final
 
 from spoold import __version__, canonical
@@ -38,9 +38,9 @@ class LastError:
     at: datetime
 
     @classmethod
-    def of(cls, code: Code) -> "LastError":
+    def of(cls, code: Code, now: datetime) -> "LastError":
         """An error that is met now."""
-        return cls(code.name, code.sentence, datetime.now(UTC))
+        return cls(code.name, code.sentence, now)
 
 
 @dataclass(frozen=True, slots=True)

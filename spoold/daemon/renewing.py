@@ -82,7 +82,7 @@ class Renewer:
         """Remember an error as the last one. From any thread."""
         known = CODES.get(code) if isinstance(code, str) else code
         if known is not None:
-            self._last_error = LastError.of(known)
+            self._last_error = LastError.of(known, _now())
 
     def renew(self) -> float:
         """Write the document where that is due, and this daemon's to do.
@@ -139,11 +139,10 @@ class Renewer:
         for line in backlog or ():
             jobs[line.state.value] += line.jobs
         told = [error for error in (self._last_error, intake.last_error) if error is not None]
-        waits = [line.oldest_seconds for line in backlog or ()]
+        waits: list[float] = [] if backlog is None else [0.0]
+        waits += [line.oldest_seconds for line in backlog or ()]
         if intake.waiting_since is not None:
             waits.append(time.monotonic() - intake.waiting_since)
-        if backlog is not None:
-            waits.append(0.0)
         space = os.statvfs(self._tree.root)
         return DaemonStatus(
             state=state,

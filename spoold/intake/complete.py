@@ -22,7 +22,7 @@ from typing import Final
 
 from spoold import errors, json_bounds
 from spoold.bundle.frames import END_FRAME
-from spoold.errors import SpooldError
+from spoold.errors import Code, SpooldError
 from spoold.intake.settings import IntakeSettings, Method, Reason
 from spoold.intake.strict_json import MAX_STRUCTURE
 
@@ -127,10 +127,11 @@ class Rest:
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """It is held back."""
+    """It is held back; `code` where the reason has more than one."""
 
     reason: Reason
     message: str = ""
+    code: Code | None = None
 
 
 Verdict = Take | Rest | Wait

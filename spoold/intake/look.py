@@ -78,8 +78,8 @@ def look(
     """Look at a drop; `memory` is brought up to date. Raises GoneError."""
     try:
         return _look(path, found, memory, now, settings, models, leases=leases)
-    except PermissionError as error:  # to lstat(2) even: something is mounted there, say
-        return Looked(Wait(Reason.UNREADABLE, f"the daemon cannot look at it: {error.strerror}"))
+    except PermissionError as error:
+        return _unreadable(path, error, memory, now, settings)
     except OSError as error:
         return Looked(held_by(error))
 
@@ -106,8 +106,6 @@ def _look(
         status = _status(path)
         _note(memory, status, now)
         return _judge(memory, status, Writer.OPEN, now, settings)
-    except PermissionError as error:
-        return _unreadable(path, error, memory, now, settings)
     try:
         status = os.fstat(descriptor)
         if not is_file(status):
@@ -119,8 +117,6 @@ def _look(
         if writer is Writer.NONE and not memory.moved and memory.unproven != memory.fingerprint:
             reading, proven = _prove(descriptor, found, status.st_size, settings, models)
             memory.unproven = None if proven else memory.fingerprint
-    except PermissionError as error:
-        return _unreadable(path, error, memory, now, settings)
     finally:
         os.close(descriptor)
     return _judge(memory, status, writer, now, settings, proven=proven, reading=reading)
@@ -210,7 +206,10 @@ def _note(memory: Memory, status: os.stat_result, now: float) -> None:
 def _unreadable(
     path: bytes, error: PermissionError, memory: Memory, now: float, settings: IntakeSettings
 ) -> Looked:
-    _note(memory, _status(path), now)
+    try:
+        _note(memory, _status(path), now)
+    except OSError as fault:  # not even lstat(2) answers: something is mounted there, say
+        return Looked(Wait(Reason.UNREADABLE, f"the daemon cannot look at it: {fault.strerror}"))
     if now - memory.unchanged_since >= settings.incomplete_seconds:
         return Looked(Take(Method.SETTLED))
     return Looked(Wait(Reason.UNREADABLE, f"the daemon cannot read it: {error.strerror}"))

@@ -23,7 +23,7 @@ from spoold.file_lock import FileLock
 from spoold.intake.complete import ignore_lease_signal
 from spoold.intake.inbox import InboxLostError, Listing
 from spoold.intake.request import Models
-from spoold.intake.scan import Scanner
+from spoold.intake.scan import Scanner, pause
 from spoold.intake.settings import (
     FAILED,
     STANDING_BY,
@@ -39,8 +39,6 @@ from spoold.spool import Folder, Spool
 
 _SLICE_SECONDS: Final = 0.25  # how late a stop, or a name that was only linked, may be noticed
 _STANDBY_SECONDS: Final = 1.0
-_PAUSE: Final = 10  # times what a look costs: looking in vain takes a tenth of the time
-_MAX_PAUSE_SECONDS: Final = 60.0
 
 _log = structlog.get_logger()
 
@@ -123,8 +121,8 @@ class Intake:
             return ScanReport()
         polling = self.metrics.mode is WatchMode.POLLING
         usual = self._settings.poll_seconds if polling else self._settings.rescan_seconds
-        costly = min(_PAUSE * self.metrics.scan_seconds, _MAX_PAUSE_SECONDS)
-        self._next_look = min(self._scanner.next_look, time.monotonic() + max(usual, costly))
+        later = time.monotonic() + pause(usual, self.metrics.scan_seconds)
+        self._next_look = min(self._scanner.next_look, later)
         return report
 
     def _failed(self, error: Exception) -> None:

@@ -19,15 +19,16 @@ def obstacle(root: str, inbox: bytes, min_free_bytes: int, *, foreign: bool) -> 
     """
     space = os.statvfs(root)
     if space.f_flag & os.ST_RDONLY:
-        return Wait(Reason.DISK, "the spool's file system can only be read")
+        return Wait(Reason.DISK, "the spool's file system can only be read", errors.READ_ONLY)
     if foreign:
         return Wait(Reason.UNREADABLE, f"{UNMOVABLE}: something is mounted over it")
     if not os.access(inbox, os.W_OK | os.X_OK, effective_ids=True):
         return Wait(Reason.UNREADABLE, f"{UNMOVABLE}: the daemon may not write there")
     free = space.f_bavail * space.f_frsize
     if free < min_free_bytes:
-        message = f"{free:,} bytes are free, [intake] min_free_bytes is {min_free_bytes:,}"
-        return Wait(Reason.SPACE, message)
+        # Not how many are: that is another number at each look, and no other reason.
+        message = f"fewer bytes are free than [intake] min_free_bytes, {min_free_bytes:,}"
+        return Wait(Reason.SPACE, message, errors.NO_SPACE)
     return None
 
 
@@ -40,4 +41,5 @@ def our_disk(error: OSError) -> Reason | None:
 
 def held_by(error: OSError) -> Wait:
     """Why a drop waits that an error on our side keeps."""
-    return Wait(our_disk(error) or Reason.DISK, errors.of_os_error(error).message)
+    failure = errors.of_os_error(error)
+    return Wait(our_disk(error) or Reason.DISK, failure.message, failure.code)

@@ -49,7 +49,18 @@ _MAX_STRAYS_TOLD: Final = 10_000
 _RATE_LOOK_SECONDS: Final = 5.0
 _UNMOVABLE_POLLS: Final = 5  # a drop that cannot be moved is tried again after so many
 
+_PAUSE: Final = 10  # times what a look costs
+_MAX_PAUSE_SECONDS: Final = 60.0
+
 _log = structlog.get_logger()
+
+
+def pause(usual: float, cost: float) -> float:
+    """In how many seconds to look again in vain, after a look that took `cost` seconds.
+
+    So that looking takes no more than a tenth of the time, unless nobody would look for minutes.
+    """
+    return min(max(usual, _PAUSE * cost), max(usual, _MAX_PAUSE_SECONDS))
 
 
 @dataclass(slots=True)
@@ -146,11 +157,11 @@ class Scanner:
         self, part: Sequence[Found], hints: MutableMapping[bytes, Hint], tally: _Tally
     ) -> None:
         now = time.monotonic()
-        obstacle = self._obstacle()
+        in_the_way = self._obstacle()
         part = [
             found
             for found in part
-            if not self._waits_still(found.name, obstacle, hints, now, tally)
+            if not self._waits_still(found.name, in_the_way, hints, now, tally)
         ]
         if not part:
             return
@@ -231,15 +242,13 @@ class Scanner:
             self._disk_in_the_way = False
         elif not self._disk_in_the_way:
             self._disk_in_the_way = True
-            self._metrics.note(
-                errors.NO_SPACE if wait.reason is Reason.SPACE else errors.DISK_ERROR
-            )
+            self._metrics.note(wait.code or errors.DISK_ERROR)
             _log.error("intake.disk", reason=wait.reason.value, error=wait.message)
 
     def _waits_still(
         self,
         name: bytes,
-        obstacle: Wait | None,
+        in_the_way: Wait | None,
         hints: Mapping[bytes, Hint],
         now: float,
         tally: _Tally,
@@ -251,8 +260,8 @@ class Scanner:
         memory = self._memories.known(name)
         if memory is None or memory.told is None or name in hints:
             return False
-        if obstacle is not None:
-            waits = memory.told.reason is obstacle.reason
+        if in_the_way is not None:
+            waits = memory.told == in_the_way
         elif memory.told.reason is Reason.RATE:
             seconds = self._rate.lacks(memory.owner, now)
             waits = seconds > 0
@@ -343,7 +352,7 @@ class Scanner:
         ended = time.monotonic()
         held = self._admitter.held()
         if tally.name_busy or held:  # nothing in the inbox will tell when they are free
-            self._look_by(ended + self._settings.poll_seconds)
+            self._look_by(ended + pause(self._settings.poll_seconds, ended - started))
         if self._database.away:
             self._look_by(self._database.retry_at)
         waiting = tally.waiting

@@ -4,6 +4,7 @@ import enum
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Final
 
 from spoold.daemon_status import LastError
@@ -140,7 +141,7 @@ class IntakeMetrics:
 
     def note(self, code: Code) -> None:
         """Remember what stands in the way of all drops as the last error."""
-        self.last_error = LastError.of(code)
+        self.last_error = LastError.of(code, datetime.now(UTC))
 
 
 @dataclass(frozen=True, slots=True)

@@ -109,7 +109,7 @@ class Statuses:
     ) -> None:
         """Say why a drop is held back. Raises OSError."""
         status = Status(drop, WAITING, reason=wait.reason.value, job_id=job_id, intake=intake)
-        if code := _CODES[wait.reason]:
+        if code := wait.code or _CODES[wait.reason]:
             status = status.with_error(SpooldError(code, wait.message))
         self._write(drop, status.live(self._host))
 
