@@ -272,12 +272,12 @@ class Admitter:
             admitted += self.admit([each for each in part if each.drop not in busy], now)
         return admitted
 
-    def reconcile(self, now: float, *, adopt_now: bool) -> None:
+    def reconcile(self, now: float) -> None:
         """Hold what has no row in `claimed/`; see `Reconciler.rowless`.
 
         Raises database-away and OSError.
         """
-        for claimed in self._reconciler.rowless(self._held.keys(), now, adopt_now=adopt_now):
+        for claimed in self._reconciler.rowless(self._held.keys(), now):
             self.hold(claimed)
             points.reached("adopt")
             _log.info("intake.adopted", job=str(claimed.job_id), drop=text(claimed.drop))

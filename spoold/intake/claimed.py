@@ -4,8 +4,8 @@ Guarantees: the bytes that were parsed are the bytes in `claimed/`, on an inode 
 write to: a copy, or the claimed one where that is ours alone already (our user's, one link, no
 writer, writable for nobody else). A bundle stays on the dropper's inode: it is verified from what
 is opened.
-Crash: everything here is done again from the start, under the same job id; a copy that did not come
-to replace the claimed file, `claimed/.<job id>.own`, is removed at the next start.
+Crash: everything here is done again from the start, under the same job id; `own_copy` says what
+becomes of a copy that did not come to replace the claimed file, `claimed/.<job id>.own`.
 """
 
 import hashlib

@@ -1,7 +1,7 @@
 """The copy by which a claimed drop gets an inode of our own, and when it needs none.
 
 Crash: a copy that did not come to replace its drop stays in `claimed/`; it is begun anew with the
-drop, or removed at the next start.
+drop, or removed when `claimed/` is next compared with the queue and no drop is held there.
 """
 
 import os

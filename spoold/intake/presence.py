@@ -45,7 +45,7 @@ class Presence:
         if now < (self.retry_at if self.away else self._reconcile_at):
             return not self.away
         was_away = self.away
-        if self.ask(lambda: self._reconcile(now, adopt_now=was_away), False):
+        if self.ask(lambda: self._reconcile(now), False):
             self.away, self._back_off = False, 0.0
             self._reconcile_at = now + self._reconcile_seconds
             if was_away:
@@ -81,8 +81,8 @@ class Presence:
         with self._store.database.answering_within(_QUESTION_SECONDS):
             return self._store.busy_names(names)
 
-    def _reconcile(self, now: float, *, adopt_now: bool) -> bool:
+    def _reconcile(self, now: float) -> bool:
         self._store.require_writable()
         self._busy_names([])  # who has the table locked would hold the rest up for much longer
-        self._admitter.reconcile(now, adopt_now=adopt_now)
+        self._admitter.reconcile(now)
         return True

@@ -29,7 +29,7 @@ _log = structlog.get_logger()
 
 
 class Reconciler:
-    """Remembers, from one comparison to the next, what had no row. Belongs to one thread."""
+    """Compares for the spool's one intake, and warns of each stray once. Belongs to one thread."""
 
     def __init__(
         self, claimed: bytes, store: Store, statuses: Statuses, handlers: Handlers
@@ -38,32 +38,29 @@ class Reconciler:
         self._store = store
         self._statuses = statuses
         self._handlers = handlers
-        self._rowless: set[uuid.UUID] = set()
         self._odd: set[bytes] = set()
 
-    def rowless(self, held: Collection[uuid.UUID], now: float, *, adopt_now: bool) -> list[Claimed]:
+    def rowless(self, held: Collection[uuid.UUID], now: float) -> list[Claimed]:
         """Drops in `claimed/` that have no row and are not `held` already, in order of their ids.
 
-        Commands put files there before they insert a row (a retried job's copy). As long as one
-        does, there are none; and unless `adopt_now`, only those are told that two calls have found.
-        Raises database-away and OSError.
+        Besides intake, commands put files there before they insert a row (a retried job's copy),
+        and share the folder until they have. As long as one does, nothing is looked at; else what
+        has no row is nobody's. Raises database-away and OSError.
         """
         with alone(self._claimed) as nobody_else:
-            found = self._find(held, remove_copies=adopt_now and not held and nobody_else)
-        before, self._rowless = self._rowless, set(found)
-        if not nobody_else:
-            return []
-        due = sorted(found if adopt_now else found.keys() & before)
-        return [self._drop(job_id, found[job_id], now) for job_id in due]
+            if not nobody_else:
+                return []
+            found = self._find(held)
+        return [self._drop(job_id, found[job_id], now) for job_id in sorted(found)]
 
-    def _find(self, held: Collection[uuid.UUID], *, remove_copies: bool) -> dict[uuid.UUID, bytes]:
+    def _find(self, held: Collection[uuid.UUID]) -> dict[uuid.UUID, bytes]:
         found: dict[uuid.UUID, bytes] = {}
         part: dict[uuid.UUID, bytes] = {}
         with os.scandir(self._claimed) as entries:  # of a burst there are 100,000
             for entry in entries:
                 parsed = parse_claimed_name(entry.name)
                 if parsed is None:
-                    self._leave_or_remove(entry.name, remove_copies=remove_copies)
+                    self._leave_or_remove(entry.name, remove_copies=not held)
                 elif parsed[0] not in held:
                     part[parsed[0]] = entry.name
                 if len(part) >= LOOK_UP_AT_ONCE:

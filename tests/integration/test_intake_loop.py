@@ -16,6 +16,7 @@ import pytest
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from spoold import postgres
+from spoold.file_lock import shared
 from spoold.intake.settings import WatchMode
 from spoold.queue.database import Database
 from spoold.queue.job import State
@@ -215,16 +216,31 @@ def test_e09_a_claimed_file_with_a_row_is_left_alone(inbox: Inbox) -> None:
         assert len(second.jobs()) == 1
 
 
-def test_e09_a_file_that_appears_in_claimed_is_adopted_when_found_twice(
+def test_e09_a_file_that_appears_in_claimed_is_adopted(spool: Spool, store: Store) -> None:
+    with opened(spool, store, replace(SETTINGS, reconcile_seconds=0.0)) as inbox:
+        inbox.scan()
+        job_id = uuid.uuid4()
+        (inbox.claimed / f"{job_id}.request-a.json").write_bytes(request())
+        assert inbox.scan().admitted == 1
+        assert inbox.job("request-a.json").id == job_id
+
+
+def test_e09_what_a_command_puts_into_claimed_is_its_own_until_it_has_ended(
     spool: Spool, store: Store
 ) -> None:
     with opened(spool, store, replace(SETTINGS, reconcile_seconds=0.0)) as inbox:
         inbox.scan()
         job_id = uuid.uuid4()
-        (inbox.claimed / f"{job_id}.request-a.json").write_bytes(request())
-        assert inbox.scan().admitted == 0
+        copy = inbox.claimed / f".{uuid.uuid4()}.own"
+        with shared(inbox.claimed):
+            (inbox.claimed / f"{job_id}.request-a.json").write_bytes(request())
+            copy.write_bytes(request())
+            for _ in range(3):
+                report = inbox.scan()
+                assert (report.admitted, report.held, copy.exists()) == (0, 0, True)
         assert inbox.scan().admitted == 1
         assert inbox.job("request-a.json").id == job_id
+        assert not copy.exists()
 
 
 def test_a_turn_that_stands_by_counts_and_is_dry(inbox: Inbox, spool: Spool, store: Store) -> None:
