@@ -59,8 +59,6 @@ class Claimed:
     fingerprint: Fingerprint | None = None
     reading: Reading | None = None
     """What was read of it before the claim."""
-    error: SpooldError | None = None
-    """Why it is only admitted to be rejected."""
     resting: bool = False
     """It changed after it was taken for complete, where nobody can tell of writers."""
     told: Wait | None = None
@@ -108,8 +106,6 @@ def prepare(
     try:
         if stat.S_ISLNK(kind):
             raise SpooldError(errors.DROP_SYMLINK)
-        if claimed.error is not None:
-            raise claimed.error
         try:
             descriptor = _open(claimed.path)
         except BlockingIOError:  # under a lease, which its holder is asked to give up

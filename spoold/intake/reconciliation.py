@@ -10,9 +10,7 @@ from collections.abc import Collection, Mapping
 
 import structlog
 
-from spoold import errors
 from spoold.canonical import text
-from spoold.errors import SpooldError
 from spoold.file_lock import alone
 from spoold.handlers import Handlers
 from spoold.intake.claimed import Claimed
@@ -81,15 +79,13 @@ class Reconciler:
             found_by, method = told.found_by, told.method
             if cut_name(told.drop) == cut:
                 drop = told.drop
-        kind, error = classify(drop, self._handlers), None
-        if kind is NameKind.FOREIGN and told is not None:
-            error = SpooldError(errors.HANDLER_UNKNOWN, "no handler's pattern matches its name")
+        kind = classify(drop, self._handlers)
+        if kind is NameKind.FOREIGN and told is not None:  # its handler has gone since the claim
+            kind = NameKind.HANDLED
         elif kind not in DROPS:  # a cut name whose status was lost has no suffix any more
             kind = NameKind.REQUEST if drop.startswith(b"request-") else NameKind.BUNDLE
         path = os.path.join(self._claimed, name)
-        return Claimed(
-            job_id, drop, kind, path, found_by, method, now, error=error, has_status=False
-        )
+        return Claimed(job_id, drop, kind, path, found_by, method, now, has_status=False)
 
     def _leave_or_remove(self, name: bytes, *, remove_copies: bool) -> None:
         if remove_copies and is_copy(name):
