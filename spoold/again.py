@@ -90,11 +90,11 @@ def _admit(
         FoundBy.SCAN,
         Method.MOVED,
         time.monotonic(),
-        # Our own copy, complete: nothing to wait for.
+        # Our own copy, complete: nothing to wait for, and nothing to copy.
         fingerprint=Fingerprint.of(os.lstat(path)),
+        ours=True,
     )
     admission = prepare(claimed, time.monotonic(), settings, MODELS, leases=False)
-    claimed.discard_copy()  # the file is a copy of ours already
     if isinstance(admission, Wait):  # not for a writer: nobody else knows of the copy
         assert admission.reason is Reason.TRUST_STORE, admission
         return SpooldError(errors.KEY_UNUSABLE, admission.message)

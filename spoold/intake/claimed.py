@@ -59,6 +59,8 @@ class Claimed:
     fingerprint: Fingerprint | None = None
     reading: Reading | None = None
     """What was read of it before the claim."""
+    ours: bool = False
+    """It was put there by ourselves: its inode is ours alone, whatever it looks like."""
     resting: bool = False
     """It changed after it was taken for complete, where nobody can tell of writers."""
     told: Wait | None = None
@@ -169,7 +171,7 @@ def _read_request(
         raise _too_large(errors.REQUEST_TOO_LARGE, status.st_size, settings.max_request_bytes)
     reading = interpret(content, models, claimed.reading)
     admission = _admission(claimed, reading, settings)
-    if isinstance(admission, Admission) and not is_ours(status, writer):
+    if isinstance(admission, Admission) and not (claimed.ours or is_ours(status, writer)):
         claimed.copy = claimed.copy_path()
         write_copy(claimed.copy, status, content)
     return admission
@@ -242,7 +244,7 @@ def _handled(
     if status.st_size > handler.max_bytes:
         raise command.too_large(handler, status.st_size)
     copy, path = None, claimed.copy_path()
-    if not is_ours(status, writer):
+    if not (claimed.ours or is_ours(status, writer)):
         copy = open_copy(path, status)
     digest, size = hashlib.sha256(), 0
     try:

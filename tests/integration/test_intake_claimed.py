@@ -98,6 +98,13 @@ def test_e15_a_copy_of_what_is_rejected_now_replaces_nothing(spool: Spool) -> No
     assert (claimed.copy, copies(spool)) == (None, [])
 
 
+def test_no_copy_is_written_of_what_is_a_copy_of_ours(spool: Spool) -> None:
+    claimed = claim(spool, request())
+    claimed.ours = True
+    assert isinstance(prepared(claimed), Admission)
+    assert (claimed.copy, copies(spool)) == (None, [])
+
+
 def test_no_copy_is_written_of_what_waits_for_the_trust_store(spool: Spool) -> None:
     key = replace(PARTNER.trusted(), roles=frozenset({Role.REQUEST}))
     trust_store.store_trusted(spool, key)
