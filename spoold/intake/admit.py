@@ -139,16 +139,20 @@ class Admitter:
             self._put_back(claimed)
             return None
         if isinstance(prepared, Admission):
-            self._say_queued(claimed, prepared)
+            self._say_on_its_way(claimed, prepared)
         return prepared
 
-    def _say_queued(self, claimed: Claimed, admission: Admission) -> None:
+    def _say_on_its_way(self, claimed: Claimed, admission: Admission) -> None:
         """Say so where its status file does not yet. Raises OSError."""
         due = admission.not_before
         if due is not None and due > datetime.now(UTC):
-            self._statuses.queued(claimed, due)
+            self._say_queued(claimed, due)
         elif not claimed.has_status or claimed.told is not None:
-            self._statuses.queued(claimed)
+            self._say_queued(claimed)
+
+    def _say_queued(self, claimed: Claimed, due: datetime | None = None) -> None:
+        self._statuses.queued(claimed, due)
+        claimed.told, claimed.has_status = None, True
 
     def _put_back(self, claimed: Claimed) -> None:
         """Let a FIFO, a folder or the like be the stray in the inbox that it would have been.
@@ -230,7 +234,7 @@ class Admitter:
         claimed.job_id = new_job_id()
         claimed.path = os.path.join(self._claimed, claimed_name(claimed.job_id, claimed.drop))
         try:
-            self._statuses.queued(claimed)
+            self._say_queued(claimed)
             rename_new(before[1], claimed.path)
         except OSError as error:
             claimed.job_id, claimed.path = before

@@ -72,11 +72,6 @@ class Claimed:
     uncertain: bool = False
     """The connection broke while its row was inserted: until it is looked up, no status."""
 
-    @property
-    def reason(self) -> Reason | None:
-        """The kind of what it waits for, where its status file says so."""
-        return None if self.told is None else self.told.reason
-
     def intake(self) -> dict[str, Json]:
         """The `intake` object of its statuses and its row."""
         return {"found_by": self.found_by.value, "method": self.method.value}

@@ -357,8 +357,8 @@ class Scanner:
             self._look_by(self._database.retry_at)
         waiting = tally.waiting
         for claimed in held:
-            if claimed.reason is not None:
-                waiting[claimed.reason] += 1
+            if claimed.told is not None:
+                waiting[claimed.told.reason] += 1
         metrics = self._metrics
         metrics.strays = listing.strays
         metrics.unfinished = listing.unfinished

@@ -71,7 +71,7 @@ class Statuses:
     def queued(self, claimed: Claimed, due: datetime | None = None) -> None:
         """Say that a drop is on its way into the queue: `queued`, or `scheduled` until it is due.
 
-        That it is said is noted in `claimed`. Raises OSError.
+        Raises OSError.
         """
         drop, job_id, intake = claimed.drop, claimed.job_id, claimed.intake()
         if due is None:
@@ -83,7 +83,6 @@ class Statuses:
             content = status.live(self._host)
         # Of a claimed drop nothing else tells a name that was cut.
         self._write(drop, content, durable=cut_name(drop) != drop)
-        claimed.has_status, claimed.told = True, None
 
     def _queued_content(self, drop: bytes, job_id: uuid.UUID, intake: Mapping[str, Json]) -> bytes:
         # Thousands of these differ in name and id only, and canonical JSON takes its time.
