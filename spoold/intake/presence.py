@@ -29,7 +29,7 @@ class Presence:
         self._store = store
         self._admitter = admitter
         self._reconcile_seconds = reconcile_seconds
-        # Until proven otherwise: connecting, the first time too, begins with `reconcile`.
+        # True at first, so that the first connection is followed by `reconcile` like any other.
         self.away = True
         self.retry_at = 0.0
         """When it is looked for again, while it is away."""

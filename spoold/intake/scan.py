@@ -149,7 +149,7 @@ class Scanner:
         Vanishing is not deletion: what was said of those drops stays until they are seen again.
         """
         self._memories.clear()
-        self._statuses.keep_all()
+        self._statuses.forget_withdrawals()
 
     # --- one batch ------------------------------------------------------------------------------
 

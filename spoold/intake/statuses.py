@@ -139,7 +139,7 @@ class Statuses:
         """Note that a drop is gone: what was said of it is to be taken back."""
         self._withdrawn.add(drop)
 
-    def keep_all(self) -> None:
+    def forget_withdrawals(self) -> None:
         """Note that nobody knows whether the withdrawn drops are gone: what was said stays."""
         self._withdrawn.clear()
 
