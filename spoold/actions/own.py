@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import BinaryIO, Final
 
 from spoold import disk, errors, points
-from spoold.bundle.copying import copy_range
+from spoold.bundle.copying import copy_range, own_mode
 from spoold.errors import SpooldError
 
 _COPY: Final = "drop.own"
@@ -39,7 +39,7 @@ def replace(drop: Path, file: BinaryIO, scratch: Path, min_free_bytes: int) -> N
     copy = scratch / _COPY
     target = os.open(copy, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
-        os.fchmod(target, 0o600 | status.st_mode & 0o044)
+        os.fchmod(target, own_mode(status))
         _fill(file.fileno(), target, status.st_size, min_free_bytes)
         os.fsync(target)
     finally:

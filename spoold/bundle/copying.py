@@ -1,5 +1,7 @@
 """Bytes into a descriptor: all of what is in memory, or of another file, in the kernel if it can.
 
+And the mode of a file that is our own copy of a drop.
+
 Not guaranteed: that anything is durable; whoever owns the file syncs it.
 """
 
@@ -7,6 +9,15 @@ import os
 from typing import Final
 
 _COPY_BYTES: Final = 8 * 1024 * 1024
+
+
+def own_mode(status: os.stat_result) -> int:
+    """The mode of our own copy of a drop with this status: no wider than its dropper made it.
+
+    Only we can write to it, or what was verified could be changed afterwards; its group and others
+    can read it where the drop's could; nobody can execute it.
+    """
+    return 0o600 | status.st_mode & 0o044
 
 
 def write_all(descriptor: int, data: bytes | memoryview) -> None:

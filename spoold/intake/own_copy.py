@@ -8,7 +8,7 @@ import os
 import stat
 import uuid
 
-from spoold.bundle.copying import write_all
+from spoold.bundle.copying import own_mode, write_all
 from spoold.intake.complete import Writer
 
 
@@ -21,7 +21,7 @@ def is_ours(status: os.stat_result, writer: Writer) -> bool:
         writer is Writer.NONE
         and status.st_uid == os.geteuid()
         and status.st_nlink == 1
-        and stat.S_IMODE(status.st_mode) == _mode(status)
+        and stat.S_IMODE(status.st_mode) == own_mode(status)
     )
 
 
@@ -42,7 +42,7 @@ def open_copy(path: bytes, status: os.stat_result) -> int:
     """
     flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
     copy = os.open(path, flags, 0o600)
-    os.fchmod(copy, _mode(status))
+    os.fchmod(copy, own_mode(status))
     return copy
 
 
@@ -53,8 +53,3 @@ def write_copy(path: bytes, status: os.stat_result, content: bytes) -> None:
         write_all(copy, content)
     finally:
         os.close(copy)
-
-
-def _mode(status: os.stat_result) -> int:
-    """The mode of a drop of ours: no wider than the dropper made it."""
-    return 0o600 | status.st_mode & 0o044
