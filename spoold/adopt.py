@@ -107,15 +107,15 @@ def _give_up_lost(tree: Spool) -> list[str]:
 def _refuse_living(store: Store, lease_seconds: float) -> None:
     """A daemon of the tree that this one was copied from, on another host perhaps.
 
-    On this host its processes are looked for: a database that was just restored remembers some.
+    In this place its processes are looked for: a database that was just restored remembers some.
     """
     place = here()
     for worker in store.workers():
-        lives = worker.host != place or is_worker(worker.pid)
+        lives = worker.place != place or is_worker(worker.pid)
         if lives and worker.seen_seconds < lease_seconds:
             raise SpooldError(
                 errors.SPOOL_BUSY,
-                f"a worker of this spool, process {worker.pid} on {host_of(worker.host)}, was "
+                f"a worker of this spool, process {worker.pid} on {host_of(worker.place)}, was "
                 f"there {worker.seen_seconds:.0f} s ago",
             )
 

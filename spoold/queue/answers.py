@@ -104,11 +104,11 @@ class StateAndEpoch:
 class WorkerRow:
     """One worker process as the database knows it. `seen_seconds`: since its last beat.
 
-    `host` is where `pid` counts: a name, and what tells namesakes apart.
+    `place` is where `pid` counts: host name and pid namespace.
     """
 
     id: uuid.UUID
-    host: str
+    place: str
     pid: int
     version: str
     seen_seconds: float

@@ -4,9 +4,10 @@
 -- text each element is quoted, in Python.
 
 -- name: register_worker
--- The column `draining` is not used: to drop it would take a migration, which older daemons refuse.
+-- The column `host` holds the place; `draining` is not used. To rename the one or to drop the other
+-- would take a migration, which older daemons refuse.
 insert into spoold.worker (id, host, pid, version, spool)
-values (%(worker)s, %(host)s, %(pid)s, %(version)s, %(spool)s)
+values (%(worker)s, %(place)s, %(pid)s, %(version)s, %(spool)s)
 on conflict (id) do update set seen_at = now();
 
 -- name: beat

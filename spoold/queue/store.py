@@ -54,10 +54,10 @@ class Store:
 
     # --- workers --------------------------------------------------------------------------------
 
-    def register_worker(self, worker: uuid.UUID, host: str, pid: int, version: str) -> None:
+    def register_worker(self, worker: uuid.UUID, place: str, pid: int, version: str) -> None:
         """Announce a worker process; its claims hold while `beat` is called."""
         self.database.run(
-            "register_worker", self._with(worker=worker, host=host, pid=pid, version=version)
+            "register_worker", self._with(worker=worker, place=place, pid=pid, version=version)
         )
 
     def beat(self, worker: uuid.UUID) -> frozenset[tuple[uuid.UUID, int]] | None:

@@ -81,7 +81,7 @@ class Maintenance:
             self._keep_database()
             try:
                 if not forgotten:
-                    self._forget_dead_of_this_host()
+                    self._forget_dead_of_this_place()
                     forgotten = True
                 require_known(self._store.database)  # before any statement that it may not fit
                 self.round()
@@ -140,11 +140,11 @@ class Maintenance:
         self._store.leave(worker)
         points.reached("leave")
 
-    def _forget_dead_of_this_host(self) -> None:
+    def _forget_dead_of_this_place(self) -> None:
         """Workers of a daemon that was killed: their processes are gone, their rows are not."""
         place = processes.here()
         for worker in self._store.workers():
-            if worker.host == place and not processes.is_worker(worker.pid):
+            if worker.place == place and not processes.is_worker(worker.pid):
                 self._leave(worker.id, scratch.begun(self._tree, self._store))
 
 

@@ -122,7 +122,7 @@ class Inbox:
     def finish(self, name: str | bytes, state: State = State.SUCCEEDED) -> bytes:
         """Do what a worker does, up to the final status; returns the final document."""
         worker = uuid.uuid4()
-        self.store.register_worker(worker, "host-a", os.getpid(), "1")
+        self.store.register_worker(worker, "host-a 1", os.getpid(), "1")
         drop = os.fsencode(name)
         while True:
             claims = self.store.claim(worker, 1) or self.store.claim_publishing(worker, 1)

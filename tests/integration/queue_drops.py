@@ -34,7 +34,7 @@ def drop(name: str | None = None, **changes: object) -> Admission:
 
 def worker(store: Store) -> uuid.UUID:
     identity = uuid.uuid4()
-    store.register_worker(identity, "host", 1, "1.0")
+    store.register_worker(identity, "place", 1, "1.0")
     return identity
 
 

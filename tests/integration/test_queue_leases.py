@@ -224,7 +224,7 @@ def test_e29_no_stale_report_is_accepted_under_stress(store: Store, shared_conni
         me = worker(own)
         while not ended.is_set():
             if own.beat(me) is None:
-                own.register_worker(me, "host", number, "1.0")
+                own.register_worker(me, "place", number, "1.0")
             for claim in own.claim(me, limit=2):
                 ended.wait(dice.random() * 3 * lease)  # the work; often longer than the lease
                 if begin_publishing(own, claim, publication(claim)) is Begun.BEGUN:
@@ -292,9 +292,9 @@ def test_claims_whose_answer_was_lost_are_given_back(store: Store) -> None:
 
 def test_workers_are_listed_with_their_age(store: Store) -> None:
     me = uuid.uuid4()
-    store.register_worker(me, "host-a", 42, "1.0")
+    store.register_worker(me, "host-a 1", 42, "1.0")
     (row,) = store.workers()
-    assert row == WorkerRow(me, "host-a", 42, "1.0", row.seen_seconds)
+    assert row == WorkerRow(me, "host-a 1", 42, "1.0", row.seen_seconds)
     assert 0 <= row.seen_seconds < 60
 
 
