@@ -8,17 +8,14 @@ key, and the public half of the old one: `generate` makes the new one then.
 
 import os
 from pathlib import Path
-from typing import Final
 
 from spoold import errors, trust
 from spoold.disk import rename_new, sync_folder, write_durable, write_new
 from spoold.errors import SpooldError
 from spoold.ownership import hand_over
 from spoold.spool import Spool
-from spoold.trust import Algorithm, Signer, TrustedKey
+from spoold.trust import Algorithm, Signer, TrustedKey, short_key_id
 from spoold.trust_store import load_trust, store_trusted
-
-SHOWN_DIGITS: Final = 16  # of a key id
 
 
 def make(path: Path, site: str, algorithm: Algorithm) -> Signer:
@@ -111,12 +108,12 @@ def remarks(spool: Spool, ours: TrustedKey | None, key: TrustedKey) -> list[str]
             if other.revoked:
                 said.append("it was revoked before: now it is trusted again")
         elif other.site == key.site and not other.revoked:
-            said.append(f"{key.site} has another trusted key too: {other.key_id[:SHOWN_DIGITS]}")
+            said.append(f"{key.site} has another trusted key too: {short_key_id(other.key_id)}")
     return said
 
 
 def _set_aside(spool: Spool, old: Signer, path: Path) -> None:
     # Trusted first: a crash between the two leaves the key where it is, and trusted twice.
     store_trusted(spool, old.trusted())
-    rename_new(path, path.with_name(f"{path.stem}.{old.key_id[:SHOWN_DIGITS]}{path.suffix}"))
+    rename_new(path, path.with_name(f"{path.stem}.{short_key_id(old.key_id)}{path.suffix}"))
     sync_folder(path.parent)

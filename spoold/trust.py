@@ -29,6 +29,7 @@ SITE_NAME: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 _MIN_RSA_BITS = 3072
 _RSA_EXPONENT = 65537
 MAX_KEY_FILE_BYTES: Final = 64 * 1024
+SHOWN_DIGITS: Final = 16  # of a key id
 
 
 class Algorithm(enum.StrEnum):
@@ -166,13 +167,14 @@ class Trust:
                 continue  # a key nobody here knows counts neither for nor against
             if not key.fits(signature, content):
                 raise SpooldError(
-                    errors.SIGNATURE_INVALID, f"the signature of {key.site} ({key_id[:16]})"
+                    errors.SIGNATURE_INVALID,
+                    f"the signature of {key.site} ({short_key_id(key_id)})",
                 )
             verdict = verdict or self._require(key, role)
         if verdict is None:
             raise SpooldError(
                 errors.SIGNATURE_UNTRUSTED,
-                f"signed by {', '.join(key_id[:16] for key_id, _ in signatures)}, "
+                f"signed by {', '.join(short_key_id(key_id) for key_id, _ in signatures)}, "
                 "which is not trusted here",
             )
         return VerifiedDocument(document, verdict)
@@ -180,11 +182,13 @@ class Trust:
     @staticmethod
     def _require(key: TrustedKey, role: Role) -> TrustedKey:
         if key.revoked:
-            raise SpooldError(errors.KEY_REVOKED, f"{key.key_id[:16]} of {key.site} is revoked")
+            raise SpooldError(
+                errors.KEY_REVOKED, f"{short_key_id(key.key_id)} of {key.site} is revoked"
+            )
         if role not in key.roles:
             raise SpooldError(
                 errors.KEY_ROLE,
-                f"{key.key_id[:16]} of {key.site} may sign "
+                f"{short_key_id(key.key_id)} of {key.site} may sign "
                 f"{', '.join(sorted(key.roles)) or 'nothing'}, not {role}",
             )
         return key
@@ -290,6 +294,11 @@ def key_id(public: PublicKey) -> str:
         serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
     )
     return hashlib.sha256(der).hexdigest()
+
+
+def short_key_id(key_id: str) -> str:
+    """A key id as people are shown it."""
+    return key_id[:SHOWN_DIGITS]
 
 
 def trusted_key(

@@ -18,7 +18,7 @@ from spoold.bundle.manifest_parser import parse
 from spoold.bundle.members import member, split_members
 from spoold.bundle.paths import valid_bundle_id
 from spoold.errors import SpooldError
-from spoold.trust import SITE_NAME, Role, Trust, TrustedKey
+from spoold.trust import SITE_NAME, Role, Trust, TrustedKey, short_key_id
 
 MAX_FURTHER_SIGNATURES: Final = 16
 _MAX_SIGNATURE_BYTES: Final = 8192  # of an RSA key of 65,536 bits
@@ -141,24 +141,24 @@ def _further_keys(
     for key_id, signature in head.further_signatures.items():
         key = trust.get(key_id)
         if key is None:
-            idle.append(f"{key_id[:16]} is not trusted here")
+            idle.append(f"{short_key_id(key_id)} is not trusted here")
         elif not key.fits(signature, head.manifest_bytes):
             raise SpooldError(
-                errors.SIGNATURE_INVALID, f"the signature of {key.site} ({key_id[:16]})"
+                errors.SIGNATURE_INVALID, f"the signature of {key.site} ({short_key_id(key_id)})"
             )
         elif key_id == first.key_id:
-            idle.append(f"{key_id[:16]} counts once")
+            idle.append(f"{short_key_id(key_id)} counts once")
         elif key.revoked:
-            idle.append(f"{key_id[:16]} of {key.site} is revoked")
+            idle.append(f"{short_key_id(key_id)} of {key.site} is revoked")
         elif Role.BUNDLE not in key.roles:
-            idle.append(f"{key_id[:16]} of {key.site} may not sign bundles")
+            idle.append(f"{short_key_id(key_id)} of {key.site} may not sign bundles")
         else:
             counted.append(key)
     return counted, idle
 
 
 def _too_few(threshold: int, counted: list[TrustedKey], idle: list[str]) -> SpooldError:
-    names = ", ".join(f"{key.site} ({key.key_id[:16]})" for key in counted)
+    names = ", ".join(f"{key.site} ({short_key_id(key.key_id)})" for key in counted)
     missing = threshold - len(counted)
     return SpooldError(
         errors.THRESHOLD_NOT_MET,
@@ -249,8 +249,8 @@ def _check_identity(head: Head, manifest: Manifest, key: TrustedKey) -> None:
     if manifest.key_id != key.key_id or manifest.algorithm is not key.algorithm:
         raise SpooldError(
             errors.MANIFEST_KEY,
-            f"it names {manifest.key_id[:16]} ({manifest.algorithm}), "
-            f"{key.key_id[:16]} ({key.algorithm}) signed it",
+            f"it names {short_key_id(manifest.key_id)} ({manifest.algorithm}), "
+            f"{short_key_id(key.key_id)} ({key.algorithm}) signed it",
             at="key_id",
         )
     if manifest.site != key.site or not SITE_NAME.fullmatch(manifest.site):

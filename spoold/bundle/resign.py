@@ -33,7 +33,7 @@ from spoold.bundle.manifest import Manifest
 from spoold.bundle.reader import BundleReader, open_bundle
 from spoold.disk import rename_new, sync_folder
 from spoold.errors import SpooldError
-from spoold.trust import Signer, Trust
+from spoold.trust import Signer, Trust, short_key_id
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +105,8 @@ def _new_head(head: Head, manifest: Manifest, signer: Signer) -> bytes:
     if signer.key_id == manifest.key_id or signer.key_id in signatures:
         raise SpooldError(
             errors.ALREADY_SIGNED,
-            f"{canonical.text(manifest.bundle_id)} has a signature of {signer.key_id[:16]}",
+            f"{canonical.text(manifest.bundle_id)} has a signature of "
+            f"{short_key_id(signer.key_id)}",
         )
     if len(signatures) >= MAX_FURTHER_SIGNATURES:
         raise SpooldError(errors.SIGNATURES_FULL)

@@ -11,6 +11,7 @@ import click
 from spoold import units
 from spoold.cli import options, output, trusting
 from spoold.errors import Exit, SpooldError
+from spoold.trust import short_key_id
 
 if TYPE_CHECKING:
     from spoold.bundle.head import Head
@@ -73,7 +74,9 @@ def inspect(
         whose = f"{each.standing}, {each.site}" if each.site else each.standing.value
         output.line(f"  {'signed by' if each.first else 'also by  '}  {each.key_id}: {whose}")
     if verdict["trusted"]:
-        output.line(f"  signature good: {verdict['site']}, key {str(verdict['key_id'])[:16]}")
+        output.line(
+            f"  signature good: {verdict['site']}, key {short_key_id(str(verdict['key_id']))}"
+        )
         return Exit.DONE
     output.line(f"  not believed here: {verdict['code']}: {verdict['message']}")
     if missing is None:

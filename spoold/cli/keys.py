@@ -8,7 +8,7 @@ import click
 from spoold import errors, site_keys, trust, trust_store
 from spoold.cli import options, output, trusting
 from spoold.errors import Exit, SpooldError
-from spoold.site_keys import SHOWN_DIGITS
+from spoold.trust import SHOWN_DIGITS, short_key_id
 
 
 @click.group()
@@ -77,7 +77,7 @@ def trust_key(
         return Exit.DONE
     for remark in said:
         output.note(remark)
-    output.line(f"trusted {key.key_id[:SHOWN_DIGITS]} as {site} for {', '.join(sorted(key.roles))}")
+    output.line(f"trusted {short_key_id(key.key_id)} as {site} for {', '.join(sorted(key.roles))}")
     output.note(f"compare the whole key id with the sender by another channel: {key.key_id}")
     return Exit.DONE
 
@@ -109,7 +109,7 @@ def list_keys(place: options.Place, as_json: bool) -> int:
         ("KEY ID", "SITE", "ALGORITHM", "MAY SIGN", "STATE"),
         [
             (
-                key.key_id[:SHOWN_DIGITS],
+                short_key_id(key.key_id),
                 key.site,
                 key.algorithm.value,
                 ", ".join(sorted(key.roles)),
@@ -142,7 +142,7 @@ def revoke(key_id: str, undo: bool, place: options.Place, as_json: bool) -> int:
         output.document(_key_document(key))
         return Exit.DONE
     output.line(
-        f"{key.key_id[:SHOWN_DIGITS]} of {key.site} is {'trusted again' if undo else 'revoked'}"
+        f"{short_key_id(key.key_id)} of {key.site} is {'trusted again' if undo else 'revoked'}"
     )
     return Exit.DONE
 
@@ -189,7 +189,7 @@ def generate(
     if as_json:
         output.document({**_key_document(signer.trusted()), "file": str(path)})
         return Exit.DONE
-    output.line(f"made {path}: {signer.algorithm.value} {signer.key_id[:SHOWN_DIGITS]}")
+    output.line(f"made {path}: {signer.algorithm.value} {short_key_id(signer.key_id)}")
     output.note("restart the daemon, and give the new public key to the other sites: keys show")
     return Exit.DONE
 
@@ -209,7 +209,7 @@ def _generate_apart(path: Path, algorithm: trust.Algorithm, *, as_json: bool) ->
             }
         )
         return Exit.DONE
-    output.line(f"made {path}: {signer.algorithm.value} {signer.key_id[:SHOWN_DIGITS]}")
+    output.line(f"made {path}: {signer.algorithm.value} {short_key_id(signer.key_id)}")
     output.note(
         f"give {public} to the sites, and compare the whole key id by another channel: "
         f"{signer.key_id}"

@@ -10,7 +10,7 @@ import click
 from spoold import errors, units
 from spoold.cli import options, output, trusting
 from spoold.errors import Exit, SpooldError
-from spoold.trust import nobody
+from spoold.trust import nobody, short_key_id
 
 if TYPE_CHECKING:
     from spoold.handlers import Handler
@@ -78,7 +78,7 @@ def check(file: Path, choice: trusting.KeyChoice, as_json: bool) -> int:
         return Exit.DONE
     output.line(f"{file}: a valid request for action {parsed.envelope.action}")
     if signer is not None:
-        output.line(f"signed by {signer.site}, key {signer.key_id[:16]}")
+        output.line(f"signed by {signer.site}, key {short_key_id(signer.key_id)}")
     elif unchecked:
         output.note("its signature is not checked: name --key and --site, or --spool")
     if config is None:

@@ -82,7 +82,7 @@ def sign(
             }
         )
         return Exit.DONE
-    output.line(f"signed {target} with {signer.key_id[:16]}")
+    output.line(f"signed {target} with {trust.short_key_id(signer.key_id)}")
     return Exit.DONE
 
 

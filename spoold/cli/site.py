@@ -49,7 +49,7 @@ def init(place: options.Place, site: str | None, algorithm: trust.Algorithm, as_
         {
             "spool": str(here.root),
             "site": f"{name} ({where})",
-            "key": f"{made.signer.algorithm.value} {made.signer.key_id[:16]}",
+            "key": f"{made.signer.algorithm.value} {trust.short_key_id(made.signer.key_id)}",
         }
     )
     if made.done:

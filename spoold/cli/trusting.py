@@ -155,7 +155,7 @@ def signer_of(place: options.Place, answer: Answer, type_: str) -> str:
             errors.SITE_MISMATCH,
             f"it says {claimed}, and the key is that of {verified.signed_by.site}",
         )
-    return f"{verified.signed_by.site}, key {verified.signed_by.key_id[:16]}"
+    return f"{verified.signed_by.site}, key {trust.short_key_id(verified.signed_by.key_id)}"
 
 
 def trust_in(files: tuple[Path, ...], site: str) -> trust.Trust:
@@ -194,10 +194,12 @@ def document(head: "VerifiedHead") -> dict[str, object]:
 def facts(head: "VerifiedHead") -> dict[str, str | None]:
     """A verified head, for people."""
     manifest = head.manifest
-    others = ", ".join(f"{key.site} ({key.key_id[:16]})" for key in head.also_signed_by)
+    others = ", ".join(
+        f"{key.site} ({trust.short_key_id(key.key_id)})" for key in head.also_signed_by
+    )
     return {
         "bundle": manifest.bundle_id,
-        "from": f"{head.signed_by.site}, key {head.signed_by.key_id[:16]}",
+        "from": f"{head.signed_by.site}, key {trust.short_key_id(head.signed_by.key_id)}",
         "also by": others or None,
         "created": manifest.created_at,
         "content": f"{manifest.entries.count} entries, {units.show_size(manifest.totals.bytes)}",

@@ -11,6 +11,7 @@ import click
 from spoold import canonical, errors
 from spoold.cli import options, output, trusting
 from spoold.errors import Exit, SpooldError
+from spoold.trust import short_key_id
 
 if TYPE_CHECKING:
     from spoold.bundle.verification import Verification
@@ -193,7 +194,7 @@ def resign(
             }
         )
         return Exit.DONE
-    output.line(f"signed {done.path} with {signer.key_id[:16]}")
+    output.line(f"signed {done.path} with {short_key_id(signer.key_id)}")
     output.facts(
         {
             "bundle": done.manifest.bundle_id,

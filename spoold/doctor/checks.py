@@ -146,7 +146,9 @@ def _key(config: Config) -> Iterator[Finding]:
     live = sorted({key.site for key in keys if not key.revoked})
     trusted = f"trusts {', '.join(live)}" if live else "trusts no other site"
     yield Finding(
-        Level.OK, "keys", f"signs with {signer.algorithm.value} {signer.key_id[:16]}, {trusted}"
+        Level.OK,
+        "keys",
+        f"signs with {signer.algorithm.value} {trust.short_key_id(signer.key_id)}, {trusted}",
     )
 
 
