@@ -39,6 +39,7 @@ def _facts(document: Mapping[str, object]) -> dict[str, str | None]:
     inbox, workers = _part(document, "inbox"), _part(document, "workers")
     database, error = _part(document, "database"), _part(document, "last_error")
     free, known = document.get("free_bytes"), document.get("backlog") is not None
+    waits = document.get("oldest_wait_seconds")
     away = f"away since {database.get('since')}"
     return {
         "host": f"{document.get('host')}, spoold {document.get('spoold')}",
@@ -50,7 +51,7 @@ def _facts(document: Mapping[str, object]) -> dict[str, str | None]:
         "strays": str(inbox.get("strays")) if inbox.get("strays") else None,
         "last scan": str(inbox.get("last_scan_at")),
         "jobs": _counts(_part(document, "backlog")) or ("none unfinished" if known else "unknown"),
-        "oldest waits": f"{document.get('oldest_wait_seconds')} s" if known else None,
+        "oldest waits": f"{waits} s" if waits is not None else None,
         "workers": f"{workers.get('alive')} of {workers.get('configured')}",
         "database": "up" if database.get("state") == "up" else away,
         "last error": f"{error.get('code')}: {error.get('sentence')}, at {error.get('at')}"
