@@ -95,7 +95,7 @@ FIX_PATH: Final = "check the path, its permissions and the disk"
 def of_os_error(error: OSError, hint: str = "") -> SpooldError:
     """A system call's failure on a file, with its path; or out-of-memory.
 
-    `hint` is FIX_PATH where somebody has just named the file, and nothing is tried again.
+    FIX_PATH is the hint for commands: the user named the file, and nothing tries again.
     """
     if error.errno == errno.ENOMEM:
         return SpooldError(OUT_OF_MEMORY, str(error.strerror))

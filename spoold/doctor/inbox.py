@@ -89,11 +89,14 @@ def _inotify() -> Iterator[Finding]:
             yield Finding(Level.OK, "inotify", found)
 
 
-def _leases(spool: Spool, why: str, *, believed: bool) -> Finding:
-    """Whose files' writers can be seen; `why` not even those of a file of this user's."""
+def _leases(spool: Spool, refused: str, *, believed: bool) -> Finding:
+    """Whose files' writers can be seen.
+
+    `refused`: why the kernel refused a lease on a file of this user's; empty where it gave one.
+    """
     fix = "move files into the inbox instead of writing them there"
-    if why or not believed:
-        why = why or "other hosts may write there unseen"
+    if refused or not believed:
+        why = refused or "other hosts may write there unseen"
         detail = f"{why}: a file's writers cannot be seen, so drops must settle"
         return Finding(Level.WARN, "leases", detail, fix)
     seen = "the writers of its own user's files can be seen by the daemon"
