@@ -10,6 +10,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import NoReturn, TypeAlias, Union
 
+from spoold.errors import SpooldError
 from spoold.json_bounds import unique_keys
 
 # `|` cannot name a type inside its own definition.
@@ -81,6 +82,17 @@ def text(value: str | bytes) -> str:
         ),
         shown,
     )
+
+
+def error_document(error: SpooldError) -> dict[str, Json]:
+    """The `error` object of rows, of status documents and of what commands print."""
+    return {
+        "code": error.code.name,
+        "message": text(error.message),
+        "hint": text(error.hint),
+        "retryable": error.transient,
+        "at": text(error.at) if error.at is not None else None,
+    }
 
 
 def _encoded(value: str) -> bytes:

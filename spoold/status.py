@@ -14,10 +14,9 @@ from datetime import UTC, datetime
 from typing import Final, Literal
 
 from spoold import __version__, canonical
-from spoold.canonical import Json
+from spoold.canonical import Json, error_document
 from spoold.errors import SpooldError
 from spoold.queue.job import FINAL, Job, State
-from spoold.queue.rows import error_document
 from spoold.units import parse_duration
 
 TYPE: Final = "spoold.status/1"

@@ -65,10 +65,8 @@ def error(failure: SpooldError, *, as_json: bool) -> None:
 
 def error_document(failure: SpooldError) -> dict[str, canonical.Json]:
     """The `error` object, as status files have it, but with the lines of its message."""
-    from spoold.queue.rows import error_document as one_line
-
     lines = [canonical.text(part) for part in failure.message.split("\n")]
-    return {**one_line(failure), "message": "\n".join(lines)}
+    return {**canonical.error_document(failure), "message": "\n".join(lines)}
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

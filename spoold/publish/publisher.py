@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from spoold import canonical, disk, errors, points
-from spoold.canonical import Document
+from spoold.canonical import Document, error_document
 from spoold.errors import SpooldError
 from spoold.publish import standing
 from spoold.publish.place import Placement
@@ -30,7 +30,6 @@ from spoold.publish.plan import (
 from spoold.queue.answers import Begun, Holder
 from spoold.queue.job import Claim, Job, Publication, State
 from spoold.queue.patience import patiently
-from spoold.queue.rows import error_document
 from spoold.queue.store import Store
 from spoold.spool import Folder, Spool
 from spoold.status import Host, status_name

@@ -10,12 +10,13 @@ from dataclasses import dataclass
 from typing import Final
 
 from spoold import errors, points
+from spoold.canonical import error_document
 from spoold.errors import SpooldError
 from spoold.queue.answers import Rescued
 from spoold.queue.claims import resolve_all
 from spoold.queue.database import Database
 from spoold.queue.job import RetryPolicy, State, retry_delay
-from spoold.queue.rows import dump, error_document, outcome
+from spoold.queue.rows import dump, outcome
 
 # A worker's row outlives it by this much when nobody signed it off: long enough to be looked at.
 _FORGET_WORKERS_SECONDS: Final = 3600.0

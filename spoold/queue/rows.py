@@ -9,8 +9,8 @@ from dataclasses import fields
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from spoold.canonical import Document, Json, text
-from spoold.errors import SpooldError
+from spoold import canonical
+from spoold.canonical import Document, Json
 from spoold.queue.job import Job, Move, State
 
 # The dataclass is the list: a column that it lacks cannot be read, one too many cannot be selected.
@@ -19,6 +19,8 @@ _TIMES: Final = frozenset(JOB_COLUMNS.index(name) for name in JOB_COLUMNS if nam
 _RANK: Final = JOB_COLUMNS.index("rank")
 _STATE: Final = JOB_COLUMNS.index("state")
 _SOURCES: Final = JOB_COLUMNS.index("sources")
+
+error_document: Final = canonical.error_document  # where the intake looks for it
 
 
 def job_from(row: Sequence[Any]) -> Job:
@@ -80,17 +82,6 @@ def outcome(
 def duplicate_outcome(of: uuid.UUID) -> dict[str, Json]:
     """The outcome of a job that a succeeded one stands for."""
     return outcome(State.DUPLICATE, result={"duplicate_of": str(of)})
-
-
-def error_document(error: SpooldError) -> dict[str, Json]:
-    """The `error` object of a row and of a status document."""
-    return {
-        "code": error.code.name,
-        "message": text(error.message),
-        "hint": text(error.hint),
-        "retryable": error.transient,
-        "at": text(error.at) if error.at is not None else None,
-    }
 
 
 def _move(document: Mapping[str, str | int]) -> Move:

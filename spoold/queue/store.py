@@ -14,7 +14,7 @@ from datetime import datetime
 from typing import Final, cast
 
 from spoold import errors
-from spoold.canonical import Document
+from spoold.canonical import Document, error_document
 from spoold.errors import SpooldError
 from spoold.queue import admission, catching_up, claims, maintenance, waiters
 from spoold.queue.answers import (
@@ -33,7 +33,7 @@ from spoold.queue.answers import (
 from spoold.queue.catching_up import Decided
 from spoold.queue.database import Database
 from spoold.queue.job import Admission, Claim, Job, Move, Publication, RetryPolicy, State, Verb
-from spoold.queue.rows import dump, dump_moves, error_document, job_from, outcome
+from spoold.queue.rows import dump, dump_moves, job_from, outcome
 
 _READ_AT_ONCE: Final = 500
 

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 import psycopg
 
 from spoold import errors
-from spoold.canonical import Document, Json
+from spoold.canonical import Document, Json, error_document
 from spoold.errors import SpooldError
 from spoold.queue.database import Database
 from spoold.queue.job import State
-from spoold.queue.rows import dump, duplicate_outcome, error_document, outcome
+from spoold.queue.rows import dump, duplicate_outcome, outcome
 
 
 @dataclass(frozen=True, slots=True)

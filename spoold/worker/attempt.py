@@ -28,6 +28,7 @@ from spoold.actions.context import (
     Outcome,
     ResultError,
 )
+from spoold.canonical import error_document
 from spoold.errors import SpooldError
 from spoold.publish import Ending, Ready, standing
 from spoold.publish.plan import Name, shown, target_path
@@ -35,7 +36,6 @@ from spoold.publish.publisher import restored_problem
 from spoold.queue.answers import Key, Waiting
 from spoold.queue.job import Claim, Job, RetryPolicy, State, may_retry, retry_delay
 from spoold.queue.patience import patiently
-from spoold.queue.rows import error_document
 from spoold.queue.store import Store
 from spoold.spool import Folder, Spool
 from spoold.status import Host, claimed_name

@@ -17,11 +17,11 @@ from typing import Final
 import structlog
 
 from spoold import points
+from spoold.canonical import error_document
 from spoold.errors import SpooldError
 from spoold.publish import Publisher, Ready
 from spoold.queue.job import State
 from spoold.queue.patience import patiently
-from spoold.queue.rows import error_document
 from spoold.queue.store import Store
 from spoold.spool import Spool
 from spoold.worker import scratch

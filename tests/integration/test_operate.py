@@ -12,6 +12,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from spoold import errors
+from spoold.canonical import error_document
 from spoold.cli import cli
 from spoold.errors import Code, SpooldError
 from spoold.intake.complete import Wait
@@ -20,7 +21,6 @@ from spoold.intake.statuses import Statuses
 from spoold.queue.answers import Begun
 from spoold.queue.binding import bind
 from spoold.queue.job import Job, Move, State
-from spoold.queue.rows import error_document
 from spoold.queue.store import Store
 from spoold.spool import Folder, Spool
 from spoold.status import Host
