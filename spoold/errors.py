@@ -187,6 +187,12 @@ DROP_EMPTY = _rejected(
 DROP_SYMLINK = _rejected(
     "drop-symlink", "the drop is a symbolic link", "drop the file itself, not a link to it", "E17"
 )
+DROP_HARD_LINKS = _rejected(
+    "drop-hard-links",
+    "the drop has other hard links, and its disk can never hold a copy of it",
+    "drop it again by `mv`, when it has no other name",
+    "E18",
+)
 DROP_UNREADABLE = _rejected(
     "drop-unreadable",
     "the drop cannot be read by the daemon",

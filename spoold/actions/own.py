@@ -33,7 +33,7 @@ def has_other_names(file: BinaryIO) -> bool:
 def replace(drop: Path, file: BinaryIO, scratch: Path, min_free_bytes: int) -> None:
     """Put a copy of `file`, which is the drop opened, in the drop's place.
 
-    Raises no-space, quota-exceeded where there can never be room for it, and OSError.
+    Raises no-space, drop-hard-links where there can never be room for it, and OSError.
     """
     status = os.fstat(file.fileno())
     copy = scratch / _COPY
@@ -79,10 +79,9 @@ def _require_room(target: int, count: int, min_free_bytes: int) -> None:
     whole = room.f_blocks * room.f_frsize
     if 2 * count > whole:
         raise SpooldError(
-            errors.QUOTA_EXCEEDED,
+            errors.DROP_HARD_LINKS,
             f"the drop has other hard links, and its file system of {whole:,} bytes can never hold "
             f"{count:,} bytes twice",
-            hint="drop it again by `mv`, when it has no other name",
         )
     if room.f_bavail * room.f_frsize - count < min_free_bytes:
         raise SpooldError(

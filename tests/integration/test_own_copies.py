@@ -108,5 +108,5 @@ def test_what_its_disk_can_never_hold_twice_does_not_wait_for_room(disk: SmallDi
     drop = linked(disk.place, Forge.good().build() + bytes(MIB))
     disk.resize(free_bytes=MIB // 2)
     refused = refusal(drop)
-    assert refused.code.name == "quota-exceeded"
+    assert refused.code.name == "drop-hard-links"
     assert "`mv`" in refused.hint
