@@ -256,7 +256,7 @@ def test_e18_who_keeps_another_name_of_a_drop_changes_nothing_of_what_is_publish
 
 
 def test_e18_another_name_of_a_huge_drop_is_no_reason_to_copy_it(site: Site) -> None:
-    """It waited for room, for ever; a smaller one filled the disk."""
+    """Not one of theirs: a drop is copied once it has verified, and this one does not."""
     mine = site.root.parent / "huge"
     mine.touch()
     os.truncate(mine, 1_000_000_000_000)

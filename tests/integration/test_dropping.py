@@ -231,7 +231,6 @@ def test_the_sticks_recipe_copies_and_compares(desk: Path, inbox: Inbox) -> None
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs to become another user")
 def test_a_dropper_signs_right_into_an_inbox_that_he_cannot_list(inbox: Inbox, desk: Path) -> None:
-    """The drop was there and taken, and the command said that it had failed."""
     key, file = desk / "key.pem", str(desk / "request-demo.json")
 
     def run(*arguments: str) -> int:

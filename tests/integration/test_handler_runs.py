@@ -724,7 +724,7 @@ def test_a_tool_that_replaces_its_folder_is_refused_and_nothing_followed(
 
 
 def test_what_a_tool_does_around_its_folder_is_undone(tmp_path: Path) -> None:
-    """Where it stayed, the answer could not be written, and the tool was run for ever."""
+    """What stayed there would keep the answer from being written."""
     tool = python(
         """
         open(out + "/x", "w").close()
