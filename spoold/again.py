@@ -14,6 +14,7 @@ from pathlib import Path
 
 from spoold import errors, points
 from spoold.actions import MODELS, command
+from spoold.bundle.copying import own_mode
 from spoold.config import Config
 from spoold.daemon.wiring import intake_settings
 from spoold.disk import rename_new, sync_folder
@@ -61,13 +62,15 @@ def retry(store: Store, config: Config, job: Job) -> uuid.UUID:
         try:
             verdict = _admit(store, config, job, job_id, target)
         except SpooldError as error:
-            if error.code is not errors.DATABASE_AWAY:
-                raise
-            raise SpooldError(
-                errors.DATABASE_AWAY,
-                f"{error.message}: job {job_id} is taken in as soon as it is back",
-                hint="do not retry it again: look for that job",
-            ) from error
+            if error.code is errors.DATABASE_AWAY:  # and may have the row
+                raise SpooldError(
+                    errors.DATABASE_AWAY,
+                    f"{error.message}: job {job_id} is taken in as soon as it is back",
+                    hint="do not retry it again: look for that job",
+                ) from error
+            verdict = error
+        except OSError as error:
+            verdict = errors.of_os_error(error)
         if verdict is not None:
             Path(os.fsdecode(target)).unlink(missing_ok=True)
             raise verdict
@@ -140,7 +143,7 @@ def _copy(source: Path, target: bytes, job_id: uuid.UUID, sha256: bytes | None) 
                 digest.update(block)
             writer.flush()
             os.fsync(writer.fileno())
-            os.fchmod(writer.fileno(), source.stat().st_mode & 0o777)
+            os.fchmod(writer.fileno(), own_mode(source.stat()))
         points.reached("again.copied")
         if sha256 not in {None, digest.digest()}:
             raise SpooldError(

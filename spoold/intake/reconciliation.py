@@ -49,7 +49,12 @@ class Reconciler:
             if not nobody_else:
                 return []
             found = self._find(held)
-        return [self._drop(job_id, found[job_id], now) for job_id in sorted(found)]
+        # A job may have ended, and its row been pruned, since its drop was listed.
+        there = [job_id for job_id in sorted(found) if self._is_there(found[job_id])]
+        return [self._drop(job_id, found[job_id], now) for job_id in there]
+
+    def _is_there(self, name: bytes) -> bool:
+        return os.path.lexists(os.path.join(self._claimed, name))
 
     def _find(self, held: Collection[uuid.UUID]) -> dict[uuid.UUID, bytes]:
         found: dict[uuid.UUID, bytes] = {}
