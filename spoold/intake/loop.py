@@ -40,6 +40,8 @@ from spoold.spool import Folder, Spool
 _SLICE_SECONDS: Final = 0.25  # how late a stop, or a name that was only linked, may be noticed
 _STANDBY_SECONDS: Final = 1.0
 
+_OURS: Final = {errno.EMFILE, errno.ENFILE, errno.ENOMEM}  # they say nothing of the inbox
+
 _log = structlog.get_logger()
 
 
@@ -163,6 +165,8 @@ class Intake:
                 self._arm()
             listing = Listing(self._inbox, self._settings.handlers)
         except OSError as error:
+            if error.errno in _OURS:
+                raise
             raise InboxLostError(str(error)) from error
         self._folder = folder
         self.metrics.inbox_missing = False

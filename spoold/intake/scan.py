@@ -49,6 +49,7 @@ _MAX_STRAYS_TOLD: Final = 10_000
 _RATE_LOOK_SECONDS: Final = 5.0
 _UNMOVABLE_POLLS: Final = 5  # a drop that cannot be moved is tried again after so many
 
+_OF_THE_DISK: Final = {Reason.SPACE, Reason.DISK}
 _PAUSE: Final = 10  # times what a look costs
 _MAX_PAUSE_SECONDS: Final = 60.0
 
@@ -108,6 +109,7 @@ class Scanner:
         self._strays_told: set[bytes] = set()
         self._leases = False
         self._disk_in_the_way = False
+        self._started = 0.0
         self._keep_up_at = 0.0
         self.next_look = 0.0
         """When time alone makes another scan worth while, on the monotonic clock."""
@@ -123,7 +125,7 @@ class Scanner:
 
         Hints are used up. Raises InboxLostError.
         """
-        started = time.monotonic()
+        self._started = started = time.monotonic()
         self._memories.begin_scan()
         self.next_look = math.inf
         tally = _Tally()
@@ -173,6 +175,7 @@ class Scanner:
             if found.name in busy:
                 tally.name_busy += 1
                 tally.note(memory)
+                memory.told = None  # the status is that job's now
                 self._memories.keep(found.name, memory)
                 continue
             try:
@@ -210,19 +213,27 @@ class Scanner:
             for candidate in candidates:
                 self._keep(candidate, wait, tally)
             return
-        allowed = [each for each in candidates if self._within_rate(each, now, tally)]
+        # One that could not be moved has had its turn: many of them would use up those of others.
+        allowed = [
+            each
+            for each in candidates
+            if each.memory.again_at or self._within_rate(each, now, tally)
+        ]
         claimed, refused = self._claimer.claim(allowed)
         for drop in claimed:
             self._memories.pop(drop.drop)
         for refusal in refused:
             memory = refusal.candidate.memory
             memory.told = None  # its status said `queued` for a moment
-            self._rate.give_back(memory.owner, now)
+            if not memory.again_at:
+                self._rate.give_back(memory.owner, now)
             if refusal.wait.reason is Reason.UNREADABLE:  # it alone cannot be moved
-                memory.again_at = now + _UNMOVABLE_POLLS * self._settings.poll_seconds
+                usual = _UNMOVABLE_POLLS * self._settings.poll_seconds
+                memory.again_at = now + pause(usual, time.monotonic() - self._started)
                 self._look_by(memory.again_at)
             self._keep(refusal.candidate, refusal.wait, tally)
-        self._note_disk(refused[0].wait if refused else None)
+        waits = (refusal.wait for refusal in refused)
+        self._note_disk(next((wait for wait in waits if wait.reason in _OF_THE_DISK), None))
         tally.claimed += len(claimed)
         # Bundles last: the sync of a large one takes its time, and a request need not wait for it.
         for bundles in (False, True):
@@ -238,7 +249,7 @@ class Scanner:
 
     def _note_disk(self, wait: Wait | None) -> None:
         """Say once that the spool's disk is in the way: there may be no writing of statuses."""
-        if wait is None or wait.reason not in {Reason.SPACE, Reason.DISK}:
+        if wait is None or wait.reason not in _OF_THE_DISK:
             self._disk_in_the_way = False
         elif not self._disk_in_the_way:
             self._disk_in_the_way = True

@@ -152,9 +152,17 @@ class Statuses:
         if names:
             newest = self._store.newest_of(names)
             for drop in names:
-                self._restore(drop, newest.get(drop))
+                if not self._is_final(drop):  # else a job of that name has ended meanwhile
+                    self._restore(drop, newest.get(drop))
                 self._withdrawn.discard(drop)
         return bool(self._withdrawn)
+
+    def _is_final(self, drop: bytes) -> bool:
+        try:
+            with open(self._path(drop), "rb") as file:
+                return bool(json.load(file)["final"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return False
 
     def _restore(self, drop: bytes, job: Job | None) -> None:
         path = self._path(drop)
@@ -189,7 +197,7 @@ class Statuses:
         return os.fsdecode(os.path.join(self._folder, status_name(drop)))
 
     def _write(self, drop: bytes, content: bytes, *, durable: bool = False) -> None:
-        self._withdrawn.discard(drop)  # another drop of that name has come
         replace_content(self._path(drop), content, self._temporary, durable=durable)
+        self._withdrawn.discard(drop)  # another drop of that name has come
         if durable:
             sync_folder(os.fsdecode(self._folder))

@@ -55,8 +55,10 @@ class Placement:
         folders = set()
         for move in self.moves:
             source, target = self._source(move), self._target(move)
-            if move.role in roles and _inode(target) == move.inode:
-                disk.rename_new(target, source)
+            if move.role in roles:
+                if _inode(target) == move.inode:
+                    disk.rename_new(target, source)
+                # Moved now, or before somebody was killed here.
                 folders |= {os.path.dirname(source), os.path.dirname(target)}
         for folder in sorted(folders):
             disk.sync_folder(os.fsdecode(folder))
