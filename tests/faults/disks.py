@@ -9,7 +9,7 @@ import itertools
 import os
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -28,10 +28,10 @@ def _works(*command: str | Path) -> bool:
     return subprocess.run(command, capture_output=True, check=False).returncode == 0
 
 
-def _run_or_skip(*command: str | Path) -> None:
+def _run_or_skip(*command: str | Path, pass_fds: Sequence[int] = ()) -> None:
     if shutil.which(command[0]) is None:
         pytest.skip(f"{command[0]} is not installed")
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, pass_fds=pass_fds)
     if done.returncode != 0:
         pytest.skip(f"{command[0]} cannot be done here: {done.stderr.strip()}")
 
@@ -46,10 +46,11 @@ def _unmount(place: Path) -> None:
 
 
 @contextmanager
-def mounted(place: Path, *options: str | Path) -> Iterator[None]:
-    """A mount for as long as the context lasts."""
-    place.mkdir(exist_ok=True)
-    _run_or_skip("mount", *options, place)
+def mounted(place: Path, *options: str | Path, pass_fds: Sequence[int] = ()) -> Iterator[None]:
+    """A mount for as long as the context lasts, over a file or a folder."""
+    if not place.exists():
+        place.mkdir()
+    _run_or_skip("mount", *options, place, pass_fds=pass_fds)
     try:
         yield
     finally:

@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
+import pytest
+
 from spoold.actions.request import Envelope
 from spoold.intake.loop import Intake
 from spoold.intake.settings import IntakeSettings, ScanReport
@@ -19,6 +21,12 @@ from spoold.queue.store import Store
 from spoold.spool import Folder, Spool
 from spoold.status import Host, Status, status_name
 from tests.conftest import wait_until
+
+
+@pytest.fixture
+def one_database(module_conninfo: str) -> str:
+    """For a module's `conninfo`: its many small tests have each a spool of their own in it."""
+    return module_conninfo
 
 
 class BundleRequest(Envelope):

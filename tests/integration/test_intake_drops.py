@@ -20,17 +20,20 @@ from spoold.spool import Folder, Spool
 from spoold.status import Status
 from tests.conftest import wait_until
 from tests.integration.file_systems import ALL
-from tests.integration.inboxes import SETTINGS, BundleRequest, Inbox, opened, powerless, request
+from tests.integration.inboxes import (
+    SETTINGS,
+    BundleRequest,
+    Inbox,
+    one_database,
+    opened,
+    powerless,
+    request,
+)
 
 ZSTD_END = bytes.fromhex("28b52ffd6400034d00001000000100fb2b8005cdac85f0")
 
 pytestmark = ALL
-
-
-@pytest.fixture
-def conninfo(module_conninfo: str) -> str:
-    """One database for all these small tests; each has a spool of its own in it."""
-    return module_conninfo
+conninfo = one_database
 
 
 @pytest.fixture

@@ -1,11 +1,9 @@
 """What keeps one drop, or all, in the inbox: the others go on, and it costs little to wait."""
 
-import ctypes
 import itertools
 import os
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,36 +15,23 @@ from spoold.intake.loop import Intake
 from spoold.intake.settings import NAME_BUSY, Reason
 from spoold.queue.store import Store
 from spoold.spool import Folder, Spool
+from tests.faults.disks import mounted
 from tests.integration.file_systems import BOTH
-from tests.integration.inboxes import SETTINGS, BundleRequest, Inbox, opened, powerless, request
+from tests.integration.inboxes import (
+    SETTINGS,
+    BundleRequest,
+    Inbox,
+    one_database,
+    opened,
+    powerless,
+    request,
+)
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount")
 
 NO_ROOM = replace(SETTINGS, min_free_bytes=2**60)
-_MS_BIND = 4096  # linux/mount.h
-_MNT_DETACH = 2
-_libc = ctypes.CDLL(None, use_errno=True)
 
-
-@pytest.fixture
-def conninfo(module_conninfo: str) -> str:
-    """One database for all these small tests; each has a spool of its own in it."""
-    return module_conninfo
-
-
-@contextmanager
-def mounted_over(
-    path: Path, source: Path | str, kind: bytes | None = None, options: str = ""
-) -> Iterator[None]:
-    """Something mounted over a file."""
-    flags = 0 if kind else _MS_BIND
-    answer = _libc.mount(os.fsencode(source), os.fsencode(path), kind, flags, options.encode())
-    if answer != 0:
-        pytest.skip(f"no such mount here: {os.strerror(ctypes.get_errno())}")
-    try:
-        yield
-    finally:
-        assert _libc.umount2(os.fsencode(path), _MNT_DETACH) == 0
+conninfo = one_database
 
 
 def said(inbox: Inbox, name: str) -> tuple[str, str | None]:
@@ -70,7 +55,8 @@ def test_e26_a_drop_that_nobody_can_even_look_at_stops_nobody(spool: Spool, stor
             pytest.skip("no FUSE here")
         options = f"fd={fuse},rootmode=100000,user_id=65534,group_id=65534"
         try:
-            with mounted_over(stuck, "tests", b"fuse", options):
+            how = ("-i", "-t", "fuse", "-o", options, "tests")
+            with mounted(stuck, *how, pass_fds=[fuse]):
                 with pytest.raises(PermissionError):
                     stuck.lstat()
                 inbox.copy("request-good.json")
@@ -102,7 +88,7 @@ def test_e25_an_inbox_that_may_not_be_searched_is_told_of_in_each_status(
 def test_a_drop_that_cannot_be_moved_uses_up_nobodys_turn(spool: Spool, store: Store) -> None:
     with opened(spool, store, replace(SETTINGS, max_drops_per_minute=3)) as inbox:
         stuck = inbox.copy("request-stuck.json")
-        with mounted_over(stuck, stuck):
+        with mounted(stuck, "--bind", stuck):
             for _ in range(6):
                 inbox.scan_until(lambda report: report.waiting == 1)
             for number in range(3):

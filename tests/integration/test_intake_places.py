@@ -22,17 +22,13 @@ from spoold.spool import Folder, Spool
 from tests.conftest import wait_until
 from tests.faults.disks import SmallDisk, SmallExt4, mounted, small_disk, small_ext4
 from tests.integration.file_systems import BOTH, Places, seen_from_afar
-from tests.integration.inboxes import SETTINGS, Inbox, opened, request
+from tests.integration.inboxes import SETTINGS, Inbox, one_database, opened, request
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount")
 # What is not told of is not found by an ordinary rescan: that would prove nothing.
 PATIENT = replace(SETTINGS, rescan_seconds=3600.0)
 
-
-@pytest.fixture
-def conninfo(module_conninfo: str) -> str:
-    """One database for all these small tests; each has a spool of its own in it."""
-    return module_conninfo
+conninfo = one_database
 
 
 @pytest.fixture

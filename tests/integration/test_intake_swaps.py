@@ -24,17 +24,12 @@ from spoold.queue.store import Store
 from spoold.spool import Folder, Spool
 from tests.faults.disks import mounted
 from tests.integration.file_systems import BOTH
-from tests.integration.inboxes import Inbox, opened, request
+from tests.integration.inboxes import Inbox, one_database, opened, request
 
 ZSTD_END = bytes.fromhex("28b52ffd6400034d00001000000100fb2b8005cdac85f0")
 
 pytestmark = BOTH
-
-
-@pytest.fixture
-def conninfo(module_conninfo: str) -> str:
-    """One database for all these small tests; each has a spool of its own in it."""
-    return module_conninfo
+conninfo = one_database
 
 
 @pytest.fixture
