@@ -468,13 +468,8 @@ delete from spoold.published using unbound where published.spool = unbound.spool
 -- name: get
 select {job} from spoold.job where spool = %(spool)s and id = %(job)s;
 
--- name: find_name
--- An unfinished one is the newest: no other could be admitted while it was.
-select {job} from spoold.job
-where spool = %(spool)s and drop_name = %(name)s
-order by finished_at is null desc, id desc limit 1;
-
 -- name: newest_of
+-- An unfinished one is the newest: no other could be admitted while it was.
 select distinct on (drop_name) {job} from spoold.job
 where spool = %(spool)s and drop_name = any(%(names)b::bytea[])
 order by drop_name, finished_at is null desc, id desc;

@@ -273,7 +273,7 @@ class Store:
 
     def find_name(self, drop_name: bytes) -> Job | None:
         """The newest job of a drop name."""
-        return self._one("find_name", name=drop_name)
+        return self.newest_of([drop_name]).get(drop_name)
 
     def newest_of(self, drop_names: Collection[bytes]) -> dict[bytes, Job]:
         """The newest job of each of these drop names; names without one are left out."""
