@@ -1,4 +1,7 @@
-"""What a claim reads, in pages and rows: as much at any backlog, whatever the statistics say."""
+"""What a claim reads, in pages and rows: as much at any backlog, whatever the statistics say.
+
+And what else must not go through all rows.
+"""
 
 import re
 import uuid
@@ -78,6 +81,22 @@ def test_a_claim_reads_as_much_at_any_backlog(store: Store, generic: bool) -> No
             rows = [node["Actual Rows"] * node["Actual Loops"] for node in _nodes(plan)]
             assert max(rows) <= 2 * limit  # a key may lead to an old version of the row, too
         store.database.script(b"analyze spoold.job")
+
+
+@pytest.mark.parametrize("count", [1, 50])
+def test_the_newest_jobs_of_names_are_found_by_indexes(store: Store, count: int) -> None:
+    insert_rows(store, 6000, "succeeded")
+    insert_rows(store, 3000, "queued")
+    store.database.script(b"analyze spoold.job")
+    names = [job.drop_name for job in store.jobs(limit=count)]
+    row = store.database.connection.execute(
+        b"explain (format json) " + QUERIES["newest_of"], {"spool": store.spool, "names": names}
+    ).fetchone()
+    assert row is not None
+    plan = row[0][0]["Plan"]
+    used = {node["Index Name"] for node in _nodes(plan) if "Index Name" in node}
+    assert used == {"job_name", "job_named"}, plan
+    assert set(store.newest_of(names)) == set(names)
 
 
 def test_old_jobs_are_pruned_in_batches_the_oldest_first(store: Store) -> None:
