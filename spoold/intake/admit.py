@@ -25,7 +25,7 @@ from typing import TypeVar
 import structlog
 
 from spoold import errors, points
-from spoold.canonical import text
+from spoold.canonical import error_document, text
 from spoold.disk import rename_new, sync_file, sync_file_system, sync_folder
 from spoold.errors import SpooldError
 from spoold.intake.claimed import Claimed, prepare
@@ -38,7 +38,6 @@ from spoold.intake.settings import IntakeMetrics, IntakeSettings
 from spoold.intake.statuses import Statuses
 from spoold.queue.answers import Answer, Verdict
 from spoold.queue.job import Admission, new_job_id
-from spoold.queue.rows import error_document
 from spoold.queue.store import Store
 from spoold.spool import Folder, Spool
 from spoold.status import claimed_name

@@ -20,7 +20,7 @@ from typing import Final, assert_never
 from spoold import errors, points
 from spoold.actions import command
 from spoold.bundle.copying import write_all
-from spoold.canonical import Json
+from spoold.canonical import Json, error_document
 from spoold.errors import SpooldError
 from spoold.intake.access import require_access
 from spoold.intake.complete import (
@@ -38,7 +38,6 @@ from spoold.intake.own_copy import copy_name, is_ours, open_copy, write_copy
 from spoold.intake.request import Models, ParsedRequest
 from spoold.intake.settings import FoundBy, Idempotency, IntakeSettings, Method, Reason
 from spoold.queue.job import Admission
-from spoold.queue.rows import error_document
 
 BUNDLE_ACTION: Final = "rehydrate"
 _READ_BYTES: Final = 1024 * 1024

@@ -471,10 +471,13 @@ select {job} from spoold.job where spool = %(spool)s and id = %(job)s;
 -- name: newest_of
 -- An unfinished one is the newest: no other could be admitted while it was. One index has the
 -- unfinished, another the finished: both are used only where the question names both.
-select distinct on (drop_name) {job} from spoold.job
-where spool = %(spool)s and drop_name = any(%(names)b::bytea[])
-  and (finished_at is null or finished_at is not null)
-order by drop_name, finished_at is null desc, id desc;
+select {job} from unnest(%(names)b::bytea[]) as wanted (name)
+cross join lateral (
+  select * from spoold.job
+  where spool = %(spool)s and drop_name = wanted.name
+    and (finished_at is null or finished_at is not null)
+  order by finished_at is null desc, id desc limit 1
+) as job;
 
 -- name: find_short
 select {job} from spoold.job

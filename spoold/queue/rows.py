@@ -9,7 +9,6 @@ from dataclasses import fields
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from spoold import canonical
 from spoold.canonical import Document, Json
 from spoold.queue.job import Job, Move, State
 
@@ -19,8 +18,6 @@ _TIMES: Final = frozenset(JOB_COLUMNS.index(name) for name in JOB_COLUMNS if nam
 _RANK: Final = JOB_COLUMNS.index("rank")
 _STATE: Final = JOB_COLUMNS.index("state")
 _SOURCES: Final = JOB_COLUMNS.index("sources")
-
-error_document: Final = canonical.error_document  # where the intake looks for it
 
 
 def job_from(row: Sequence[Any]) -> Job:
