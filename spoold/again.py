@@ -3,12 +3,14 @@
 Crash: a copy may stay in `claimed/` that has no row; intake admits it under its id.
 """
 
+import fcntl
 import hashlib
 import json
 import os
 import time
 import uuid
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -53,10 +55,11 @@ def retry(store: Store, config: Config, job: Job) -> uuid.UUID:
     job_id = new_job_id()
     claimed_folder = config.spool.folder(Folder.CLAIMED)
     target = os.path.join(os.fsencode(claimed_folder), claimed_name(job_id, job.drop_name))
-    # Intake finds the copy too, and would take it for one that a crash has left.
-    with shared(claimed_folder):
-        _copy(source, target, job_id, job.drop_sha256)
-        hand_over(Path(os.fsdecode(target)))
+    # Named as intake names its copies: what a crash leaves of it is swept as one of those.
+    temporary = claimed_folder / os.fsdecode(copy_name(job_id))
+    # Under its name intake finds it too, and would take it for one that a crash has left.
+    with _copied(source, temporary, job.drop_sha256), shared(claimed_folder):
+        rename_new(temporary, target)
         sync_folder(claimed_folder)
         points.reached("again.named")
         try:
@@ -132,31 +135,34 @@ def _published_drop(spool: Spool, job: Job) -> Path:
     )
 
 
-def _copy(source: Path, target: bytes, job_id: uuid.UUID, sha256: bytes | None) -> None:
-    # Named as intake names its copies: what a crash leaves of it is swept as one of those.
-    temporary = os.path.join(os.path.dirname(target), copy_name(job_id))
+@contextmanager
+def _copied(source: Path, temporary: Path, sha256: bytes | None) -> Iterator[None]:
+    """A copy of a published drop, gone again at the end unless it was moved.
+
+    Locked, so that intake sees that it is in use: of those that nobody has it removes.
+    """
     digest = hashlib.sha256()
     try:
         with open(temporary, "xb") as writer:
+            hand_over(temporary)
+            fcntl.flock(writer, fcntl.LOCK_EX)
             for block in _blocks(source):
                 writer.write(block)
                 digest.update(block)
             writer.flush()
             os.fsync(writer.fileno())
             os.fchmod(writer.fileno(), own_mode(source.stat()))
-        points.reached("again.copied")
-        if sha256 not in {None, digest.digest()}:
-            raise SpooldError(
-                errors.DROP_MISSING, f"{source} is another drop by now", hint=_DROP_IT_AGAIN
-            )
-        rename_new(temporary, target)
+            points.reached("again.copied")
+            if sha256 not in {None, digest.digest()}:
+                raise SpooldError(
+                    errors.DROP_MISSING, f"{source} is another drop by now", hint=_DROP_IT_AGAIN
+                )
+            yield
     except OSError as error:
-        Path(os.fsdecode(temporary)).unlink(missing_ok=True)
         where = os.fsdecode(error.filename or temporary)
         raise SpooldError(errors.disk_code(error), f"{where}: {error.strerror}") from error
-    except SpooldError:
-        Path(os.fsdecode(temporary)).unlink(missing_ok=True)
-        raise
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def _blocks(source: Path) -> Iterator[bytes]:

@@ -71,6 +71,23 @@ def alone(folder: str | bytes | os.PathLike[str]) -> Iterator[bool]:
             yield True
 
 
+def is_in_use(path: str | bytes | os.PathLike[str]) -> bool:
+    """Whether somebody holds a lock on a file, or has one that is not ours to open."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
 @contextmanager
 def _opened(folder: str | bytes | os.PathLike[str]) -> Iterator[int]:
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

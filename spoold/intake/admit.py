@@ -275,15 +275,17 @@ class Admitter:
             admitted += self.admit([each for each in part if each.drop not in busy], now)
         return admitted
 
-    def reconcile(self, now: float) -> None:
-        """Hold what has no row in `claimed/`; see `Reconciler.rowless`.
+    def reconcile(self, now: float) -> bool:
+        """Hold what has no row in `claimed/`; see `Reconciler.rowless`. Whether it could be told.
 
         Raises database-away and OSError.
         """
-        for claimed in self._reconciler.rowless(self._held.keys(), now):
+        rowless = self._reconciler.rowless(self._held.keys(), now)
+        for claimed in rowless or ():
             self.hold(claimed)
             points.reached("adopt")
             _log.info("intake.adopted", job=str(claimed.job_id), drop=text(claimed.drop))
+        return rowless is not None
 
 
 def _parts(items: Sequence[_Item], size: int) -> Iterator[Sequence[_Item]]:

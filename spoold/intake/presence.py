@@ -17,6 +17,7 @@ from spoold.queue.store import Store
 _FIRST_BACK_OFF_SECONDS: Final = 0.25
 _MAX_BACK_OFF_SECONDS: Final = 5.0
 _QUESTION_SECONDS: Final = 5.0
+_SHARED_SECONDS: Final = 1.0  # a command has `claimed/` for a moment
 
 _log = structlog.get_logger()
 _Result = TypeVar("_Result")
@@ -47,7 +48,6 @@ class Presence:
         was_away = self.away
         if self.ask(lambda: self._reconcile(now), False):
             self.away, self._back_off = False, 0.0
-            self._reconcile_at = now + self._reconcile_seconds
             if was_away:
                 _log.info("intake.database_reached")
         return not self.away
@@ -84,5 +84,6 @@ class Presence:
     def _reconcile(self, now: float) -> bool:
         self._store.require_writable()
         self._busy_names([])  # who has the table locked would hold the rest up for much longer
-        self._admitter.reconcile(now)
+        compared = self._admitter.reconcile(now)
+        self._reconcile_at = now + (self._reconcile_seconds if compared else _SHARED_SECONDS)
         return True

@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping
 import structlog
 
 from spoold.canonical import text
-from spoold.file_lock import alone
+from spoold.file_lock import alone, is_in_use
 from spoold.handlers import Handlers
 from spoold.intake.claimed import Claimed
 from spoold.intake.names import DROPS, NameKind, classify
@@ -38,16 +38,16 @@ class Reconciler:
         self._handlers = handlers
         self._odd: set[bytes] = set()
 
-    def rowless(self, held: Collection[uuid.UUID], now: float) -> list[Claimed]:
+    def rowless(self, held: Collection[uuid.UUID], now: float) -> list[Claimed] | None:
         """Drops in `claimed/` that have no row and are not `held` already, in order of their ids.
 
-        Besides intake, commands put files there before they insert a row (a retried job's copy),
-        and share the folder until they have. As long as one does, nothing is looked at; else what
-        has no row is nobody's. Raises database-away and OSError.
+        Besides intake, commands put files there and insert a row at once (a retried job's copy),
+        and share the folder while they do. Then the answer is None; else what has no row is
+        nobody's. Raises database-away and OSError.
         """
         with alone(self._claimed) as nobody_else:
             if not nobody_else:
-                return []
+                return None
             found = self._find(held)
         # A job may have ended, and its row been pruned, since its drop was listed.
         there = [job_id for job_id in sorted(found) if self._is_there(found[job_id])]
@@ -93,8 +93,10 @@ class Reconciler:
         return Claimed(job_id, drop, kind, path, found_by, method, now, has_status=False)
 
     def _leave_or_remove(self, name: bytes, *, remove_copies: bool) -> None:
-        if remove_copies and is_copy(name):
-            os.unlink(os.path.join(self._claimed, name))
+        path = os.path.join(self._claimed, name)
+        if is_copy(name):
+            if remove_copies and not is_in_use(path):
+                os.unlink(path)
         elif not name.startswith(b".") and name not in self._odd:
             self._odd.add(name)
             _log.warning("intake.stray_claimed", name=text(name))

@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-import uuid
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -247,8 +246,8 @@ def test_a_retry_that_finds_no_room_says_so_of_its_own_copy(
     source, target = tmp_path / "drop.json", disk.place / "copy"
     source.write_bytes(bytes(1024**2))
     disk.resize(free_bytes=64 * 1024)
-    with pytest.raises(SpooldError) as caught:
-        again._copy(source, os.fsencode(target), uuid.uuid4(), None)
+    with pytest.raises(SpooldError) as caught, again._copied(source, target, None):
+        pytest.fail("there was room")
     assert caught.value.code is errors.NO_SPACE
     assert caught.value.message.startswith(str(disk.place))
     assert not list(disk.place.iterdir())
