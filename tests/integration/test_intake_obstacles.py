@@ -85,16 +85,22 @@ def test_e25_an_inbox_that_may_not_be_searched_is_told_of_in_each_status(
 
 @as_root
 @BOTH
-def test_a_drop_that_cannot_be_moved_uses_up_nobodys_turn(spool: Spool, store: Store) -> None:
-    with opened(spool, store, replace(SETTINGS, max_drops_per_minute=3)) as inbox:
-        stuck = inbox.copy("request-stuck.json")
-        with mounted(stuck, "--bind", stuck):
-            for _ in range(6):
-                inbox.scan_until(lambda report: report.waiting == 1)
-            for number in range(3):
-                inbox.copy(f"request-{number}.json")
-            inbox.admitted(3)
-            assert said(inbox, "request-stuck.json") == ("waiting", "unreadable")
+def test_drops_that_cannot_be_moved_use_up_nobodys_turn(spool: Spool, store: Store) -> None:
+    with (
+        opened(spool, store, replace(SETTINGS, max_drops_per_minute=3)) as inbox,
+        ExitStack() as mounts,
+    ):
+        stuck = [inbox.copy(f"request-stuck-{number}.json") for number in range(3)]
+        for path in stuck:
+            mounts.enter_context(mounted(path, "--bind", path))
+        inbox.scan()
+        for number in range(3):
+            inbox.copy(f"request-{number}.json")
+        inbox.admitted(3)
+        for _ in range(6):
+            assert inbox.scan().waiting == 3
+        for path in stuck:
+            assert said(inbox, path.name) == ("waiting", "unreadable")
 
 
 def test_a_drop_behind_its_own_name_is_counted(spool: Spool, store: Store) -> None:
