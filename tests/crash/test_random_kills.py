@@ -122,6 +122,7 @@ def victim(tmp_path: Path, evidence: Path) -> Iterator[Victim]:
     site = Site(tree.root, "site-a", ENVIRONMENT)
     yield Victim(tree, site, random.Random(1))
     site.end()
+    print(site.log[-50_000:])  # shown where the test has failed
 
 
 def drops(evidence: Path, scratch: Path, count: int) -> Iterator[Answer]:
