@@ -28,17 +28,19 @@ _SHELL: Final = re.compile(
     r"(?:(?:ba|da|a|z|k|mk|pdk|ya|rba|c|tc)?sh|busybox|toybox|python|pypy)[0-9.]*"
 )
 _INTERPRETER: Final = re.compile(
-    r"(?:perl|ruby|node|nodejs|deno|bun|php|luajit|lua|tclsh|wish|expect|[gmn]?awk|sed|fish|pwsh"
+    r"(?:perl|ruby|node|nodejs|deno|bun|php|luajit|lua|tclsh|wish|expect|[gmn]?awk|fish|pwsh"
     r"|Rscript|julia|groovy|osascript)[0-9.]*"
     r"|-(?:exec|execdir|ok|okdir)"  # of find
 )
 _RUNNER: Final = re.compile(
-    "chrt|doas|env|find|ionice|ltrace|nice|nohup|nsenter|prlimit|runuser|setpriv|setsid|stdbuf"
-    "|strace|su|sudo|systemd-run|taskset|time|timeout|unshare|xargs"
+    "chrt|doas|env|find|ionice|ltrace|nice|nohup|nsenter|prlimit|setpriv|setsid|stdbuf"
+    "|strace|sudo|systemd-run|taskset|time|timeout|unshare|xargs"
 )
 _RUNS_ALL: Final = re.compile(
     "bwrap|chroot|flock|g?make|parallel|proot|rsh|screen|script|sg|ssh|tmux|vim?|watch"
 )
+# They look for options behind their operands too: no path says what they run.
+_RUNS_LATER_OPTIONS: Final = re.compile("runuser|g?sed|su")
 
 # `-c` of a shell or Python, `-m` of Python: alone, or last of several letters of which none takes
 # a value. (What stands behind the value is then an argument of what is run.)
@@ -86,6 +88,8 @@ def _named(text: str, *, is_program: bool) -> _Runs | None:
         return _Runs.TEXT
     if _INTERPRETER.fullmatch(name):
         return _Runs.SCRIPT
+    if _RUNS_LATER_OPTIONS.fullmatch(name):
+        return _Runs.ALL
     if is_program or text.startswith("/"):
         if _RUNNER.fullmatch(name):
             return _Runs.PROGRAM

@@ -1,5 +1,6 @@
 """What a dropper chooses is never a part of what a shell, an interpreter or the like runs."""
 
+import os
 import shutil
 import subprocess
 import tomllib
@@ -72,6 +73,12 @@ def chosen(command: list[str]) -> str | None:
         ["flock", "/run/lock", "{json.x}"],
         ["make", "-f", "/srv/Makefile", "SITE={json.x}"],
         ["nohup", "/usr/bin/ssh", "host", "{json.x}"],
+        ["sed", "/opt/letter.txt", "-e", "s/@NAME@/{json.x}/"],
+        ["/usr/bin/sed", "-n", "--", "/opt/letter.txt", "{json.x}"],
+        ["busybox", "sed", "/opt/letter.txt", "-e", "s/@NAME@/{json.x}/"],
+        ["docker", "exec", "box", "sed", "/opt/letter.txt", "-e", "s/@NAME@/{json.x}/"],
+        ["su", "root", SCRIPT, "-c", "{json.x}"],
+        ["runuser", "root", SCRIPT, "-c", "{json.x}"],
     ],
     ids=" ".join,
 )
@@ -125,6 +132,27 @@ def test_what_is_allowed_of_the_shells_does_not_run_it(tmp_path: Path) -> None:
                     assert not (tmp_path / "pwned").exists(), command
                     runs += 1
         assert runs > 0, shell
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="su and runuser ask others for a password")
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["sed", "{tmp}/script", "-e", "1e {json.x}"],
+        ["su", "root", "{tmp}/script", "-c", "{json.x}"],
+        ["runuser", "root", "{tmp}/script", "-c", "{json.x}"],
+    ],
+    ids=lambda command: command[0],
+)
+def test_options_are_found_behind_a_path_too(command: list[str], tmp_path: Path) -> None:
+    """Why no path makes the rest of these commands harmless."""
+    script = tmp_path / "script"
+    script.write_text(":\n")
+    written = [word.replace("{tmp}", str(tmp_path)) for word in command]
+    filled = [word.replace("{json.x}", f"touch {tmp_path}/run") for word in written]
+    subprocess.run(filled, stdin=subprocess.DEVNULL, check=False, capture_output=True, timeout=30)
+    assert (tmp_path / "run").exists()
+    assert chosen(written) == "json.x"
 
 
 def test_the_examples_are_allowed() -> None:
