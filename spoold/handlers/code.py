@@ -19,32 +19,49 @@ from spoold.handlers.arguments import JOB, OUT, Argument, Placeholder
 
 class _Runs(enum.Enum):
     TEXT = "the text after -c, or a script"
+    PYTHON = "the text after -c, the module after -m, or a script"
     SCRIPT = "a script, or a text in some way of its own"
     PROGRAM = "the program that its arguments name"
     ALL = "whatever it is given"
 
 
-_SHELL: Final = re.compile(
-    r"(?:(?:ba|da|a|z|k|mk|pdk|ya|rba|c|tc)?sh|busybox|toybox|python|pypy)[0-9.]*"
-)
-_INTERPRETER: Final = re.compile(
-    r"(?:perl|ruby|node|nodejs|deno|bun|php|luajit|lua|tclsh|wish|expect|[gmn]?awk|fish|pwsh"
-    r"|Rscript|julia|groovy|osascript)[0-9.]*"
-    r"|-(?:exec|execdir|ok|okdir)"  # of find
-)
-_RUNNER: Final = re.compile(
-    "chrt|doas|env|find|ionice|ltrace|nice|nohup|nsenter|prlimit|setpriv|setsid|stdbuf"
-    "|strace|sudo|systemd-run|taskset|time|timeout|unshare|xargs"
-)
-_RUNS_ALL: Final = re.compile(
-    "bwrap|chroot|flock|g?make|parallel|proot|rsh|screen|script|sg|ssh|tmux|vim?|watch"
-)
-# They look for options behind their operands too: no path says what they run.
-_RUNS_LATER_OPTIONS: Final = re.compile("runuser|g?sed|su")
+_BUILD: Final = r"[0-9.]*(?:-[\w.]+)*"  # -static, 3.11-dbg, 5.36-x86_64-linux-gnu
+# Found wherever they stand.
+_INTERPRETERS: Final = {
+    _Runs.TEXT: re.compile(
+        rf"(?:(?:ba|da|a|z|k|mk|lk|pdk|ya|rba|c|tc|po)?sh|busybox|toybox){_BUILD}"
+    ),
+    _Runs.PYTHON: re.compile(rf"(?:python(?:[0-9.]+[dt])?|pypy){_BUILD}"),
+    _Runs.SCRIPT: re.compile(
+        r"(?:perl|ruby|node|nodejs|deno|bun|php|luajit|lua|tclsh|wish|expect|fish|pwsh"
+        rf"|(?:[gmn]|original-)?awk|Rscript|julia|groovy|osascript){_BUILD}"
+        r"|-(?:exec|execdir|ok|okdir)"  # of find
+    ),
+    # They look for options behind their operands too: no path says what they run.
+    _Runs.ALL: re.compile("runuser|g?sed|su"),
+}
+# Found where a program stands, or as a path: their names are words, too.
+_RUNNERS: Final = {
+    _Runs.PROGRAM: re.compile(
+        "chrt|doas|env|find|ionice|ltrace|nice|nohup|nsenter|prlimit|setpriv|setsid|stdbuf"
+        "|strace|sudo|systemd-run|taskset|time|timeout|unshare|xargs"
+    ),
+    _Runs.ALL: re.compile(
+        "bwrap|chroot|flock|g?make|parallel|proot|rsh|screen|script|sg|ssh|tmux|vim?|watch"
+    ),
+}
 
 # `-c` of a shell or Python, `-m` of Python: alone, or last of several letters of which none takes
 # a value. (What stands behind the value is then an argument of what is run.)
-_TEXT_FOLLOWS: Final = re.compile(r"-[^-oOWX]*[cm]")
+_TEXT_FOLLOWS: Final = {
+    _Runs.TEXT: re.compile("-[^-oO]*c"),
+    _Runs.PYTHON: re.compile("-[^-WX]*[cm]"),
+}
+# But these modules run what they are given.
+_RUNNING_MODULE: Final = re.compile(
+    r"-[^-WX ]*m ?(?:IPython|code|coverage|cProfile|doctest|idlelib|pdb|pip|profile|pytest|runpy"
+    r"|timeit|trace|unittest)(?:\.\S*)?"
+)
 
 # These are spoold's own, without anything that a dropper has chosen.
 _HARMLESS: Final = frozenset({OUT, JOB})
@@ -75,33 +92,32 @@ def run_as_code(command: Sequence[Argument]) -> Chosen | None:
             if named is not None:
                 program, runs, before = text, named, ""
                 continue
-            if runs is not None and _says_what_is_run(runs, before, text):
+            if runs is _Runs.PYTHON and _runs_its_arguments(before, text):
+                runs = _Runs.ALL
+            elif runs is not None and _says_what_is_run(runs, before, text):
                 runs = None
         before = text
     return None
 
 
 def _named(text: str, *, is_program: bool) -> _Runs | None:
-    """What a program of that name or path runs; interpreters are found wherever they stand."""
+    """What a program of that name or path runs."""
     name = text.rpartition("/")[2]
-    if _SHELL.fullmatch(name):
-        return _Runs.TEXT
-    if _INTERPRETER.fullmatch(name):
-        return _Runs.SCRIPT
-    if _RUNS_LATER_OPTIONS.fullmatch(name):
-        return _Runs.ALL
+    known = [*_INTERPRETERS.items()]
     if is_program or text.startswith("/"):
-        if _RUNNER.fullmatch(name):
-            return _Runs.PROGRAM
-        if _RUNS_ALL.fullmatch(name):
-            return _Runs.ALL
-    return None
+        known += _RUNNERS.items()
+    return next((runs for runs, names in known if names.fullmatch(name)), None)
+
+
+def _runs_its_arguments(before: str, text: str) -> bool:
+    """Whether that is Python's option for a module of that kind: in one argument or in two."""
+    return any(_RUNNING_MODULE.fullmatch(option) for option in (text, f"{before} {text}"))
 
 
 def _says_what_is_run(runs: _Runs, before: str, text: str) -> bool:
     if text.startswith(("-", "+")):
         return False
-    if runs is _Runs.TEXT and _TEXT_FOLLOWS.fullmatch(before):
+    if runs in _TEXT_FOLLOWS and _TEXT_FOLLOWS[runs].fullmatch(before):
         return True
     # Behind an option it may be that one's value.
     return text.startswith("/") and (before == "--" or not before.startswith(("-", "+")))

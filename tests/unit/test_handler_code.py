@@ -79,6 +79,26 @@ def chosen(command: list[str]) -> str | None:
         ["docker", "exec", "box", "sed", "/opt/letter.txt", "-e", "s/@NAME@/{json.x}/"],
         ["su", "root", SCRIPT, "-c", "{json.x}"],
         ["runuser", "root", SCRIPT, "-c", "{json.x}"],
+        ["python3", "-m", "timeit", "{json.x}"],
+        ["python3", "-m", "timeit", SCRIPT, "{json.x}"],
+        ["python3", "-mtimeit", "pass", SCRIPT, "{json.x}"],
+        ["python3", "-Im", "cProfile", "{json.x}"],
+        ["python3", "-m", "pdb", "-c", "{json.x}"],
+        ["python3", "-m", "runpy", "{json.x}"],
+        ["python3", "-m", "unittest", "{json.x}"],
+        ["python3", "-m", "unittest.main", "{json.x}"],
+        ["python3", "-m", "pytest", "{json.x}"],
+        ["bash", "-m", "true", "{json.x}"],
+        ["bash-static", "-c", "{json.x}"],
+        ["mksh-static", "-c", "{json.x}"],
+        ["lksh", "-c", "{json.x}"],
+        ["posh", "-c", "{json.x}"],
+        ["zsh-5.9", "-c", "{json.x}"],
+        ["python3-dbg", "-c", "{json.x}"],
+        ["/usr/bin/python3.13t", "-c", "{json.x}"],
+        ["perl5.36-x86_64-linux-gnu", "-e", "{json.x}"],
+        ["luajit-2.1.0-beta3", "-e", "{json.x}"],
+        ["original-awk", "{json.x}"],
     ],
     ids=" ".join,
 )
@@ -100,6 +120,8 @@ def test_what_could_be_run_is_refused(command: list[str]) -> None:
         ["bash", "-eu", "--", SCRIPT, "{json.x}"],
         ["python3", "-W", "ignore", "-c", "import tool", "{json.x}"],
         ["python3", "-m", "tool", "-c", "{json.x}"],
+        ["python3", "-Im", "timetable", "{json.x}"],
+        ["python3", "-m", "tool.trace", "{json.x}"],
         ["perl", SCRIPT, "-e", "{json.x}"],
         ["awk", "-v", "n=1", SCRIPT, "{json.x}"],
         ["env", "-i", "A=b", SCRIPT, "{json.x}"],
@@ -132,6 +154,29 @@ def test_what_is_allowed_of_the_shells_does_not_run_it(tmp_path: Path) -> None:
                     assert not (tmp_path / "pwned").exists(), command
                     runs += 1
         assert runs > 0, shell
+
+
+@pytest.mark.parametrize(
+    ("module", "text"),
+    [
+        ("timeit", "open('run', 'w')"),
+        ("cProfile", "{tmp}/dropped"),
+        ("profile", "{tmp}/dropped"),
+        ("pdb", "{tmp}/dropped"),
+        ("runpy", "dropped"),
+        ("doctest", "{tmp}/dropped.py"),
+        ("unittest", "dropped"),
+    ],
+)
+def test_modules_that_run_what_they_are_given_are_no_scripts(
+    module: str, text: str, tmp_path: Path
+) -> None:
+    for name in ("dropped", "dropped.py"):
+        (tmp_path / name).write_text("open('run', 'w')\n")
+    command = ["python3", "-m", module, text.replace("{tmp}", str(tmp_path))]
+    subprocess.run(command, cwd=tmp_path, check=False, capture_output=True, input=b"c\nq\n")
+    assert (tmp_path / "run").exists()
+    assert chosen(["python3", "-m", module, "{json.x}"]) == "json.x"
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="su and runuser ask others for a password")
