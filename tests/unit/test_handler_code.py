@@ -99,6 +99,21 @@ def chosen(command: list[str]) -> str | None:
         ["perl5.36-x86_64-linux-gnu", "-e", "{json.x}"],
         ["luajit-2.1.0-beta3", "-e", "{json.x}"],
         ["original-awk", "{json.x}"],
+        ["/opt/venv/bin/python", "-c", "{json.x}"],
+        ["/usr/local/bin/watch", "{json.x}"],
+        ["docker", "exec", "box", "python3", "{json.x}"],
+        ["docker", "exec", "-i", "sh", "-c", "{json.x}"],
+        ["find", "/srv", "-print", "-exec", "{json.x}", ";"],
+        ["env", "-C", "/srv/node", "{json.x}"],
+        ["/opt/tool", "--into", "/usr/bin/php", "-r", "{json.x}"],
+        ["python3", "-X", SCRIPT, "{json.x}"],
+        ["python3", "-uX", SCRIPT, "{json.x}"],
+        ["bash", "-O", SCRIPT, "{json.x}"],
+        ["perl", "-I", SCRIPT, "{json.x}"],
+        ["awk", "-f", "{json.x}"],
+        ["awk", "-f", SCRIPT, "-f", "{json.x}"],
+        ["awk", "-f", SCRIPT, "-f{json.x}"],
+        ["awk", "-v", SCRIPT, "{json.x}"],
     ],
     ids=" ".join,
 )
@@ -131,6 +146,18 @@ def test_what_could_be_run_is_refused(command: list[str]) -> None:
         ["find", "/srv", "-name", "{json.x}"],
         ["find", "/srv", "-exec", SCRIPT, "{json.x}", ";"],
         ["sh", "-c"],
+        ["/usr/bin/pygmentize", "-l", "python", "{json.x}"],
+        ["/usr/bin/cp", "-t", "/srv/node", "{json.x}"],
+        ["/opt/tool", "--into", "/var/www/php", "-v", "{json.x}"],
+        ["/opt/hooks/script", "{json.x}"],
+        ["/srv/tools/watch", "{json.x}"],
+        ["/opt/tool", "watch", "-v", "{json.x}"],
+        ["find", "/var/www/php", "-name", "{json.x}"],
+        ["env", "-C", "/srv/node", SCRIPT, "{json.x}"],
+        ["python3", "-u", SCRIPT, "{json.x}"],
+        ["python3", "-I", "-OO", "-uB", SCRIPT, "-c", "{json.x}"],
+        ["awk", "-f", SCRIPT, "{json.x}"],
+        ["gawk", "-v", "n=1", "-f", SCRIPT, "--", "-f", "{json.x}"],
     ],
     ids=" ".join,
 )
@@ -198,6 +225,38 @@ def test_options_are_found_behind_a_path_too(command: list[str], tmp_path: Path)
     subprocess.run(filled, stdin=subprocess.DEVNULL, check=False, capture_output=True, timeout=30)
     assert (tmp_path / "run").exists()
     assert chosen(written) == "json.x"
+
+
+def test_what_is_allowed_of_python_and_awk_does_not_run_it(tmp_path: Path) -> None:
+    script = tmp_path / "script"
+    script.write_text("")
+    text = {"python3": "open('run', 'w')", "awk": 'BEGIN { system("touch run") }'}
+    values = ("u", "B", "E", "s", "S", "I", "O", "OO", "X", "W", "c", "f", "v", "F")
+    for program in filter(shutil.which, ("python3", "awk", "mawk", "gawk", "original-awk")):
+        dropped = tmp_path / "dropped"
+        dropped.write_text(text.get(program, text["awk"]))
+        runs = 0
+        for value in values:
+            for end in (
+                ["{json.x}"],
+                ["-f", "{json.x}"],
+                ["--", "{json.x}"],
+                ["--", "-f", "{json.x}"],
+            ):
+                command = [program, f"-{value}", str(script), *end]
+                if chosen(command) is None:
+                    for chosen_text in (dropped.read_text(), str(dropped)):
+                        filled = [word.replace("{json.x}", chosen_text) for word in command]
+                        subprocess.run(
+                            filled,
+                            cwd=tmp_path,
+                            stdin=subprocess.DEVNULL,
+                            check=False,
+                            capture_output=True,
+                        )
+                        assert not (tmp_path / "run").exists(), command
+                        runs += 1
+        assert runs > 0, program
 
 
 def test_the_examples_are_allowed() -> None:
