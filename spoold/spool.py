@@ -132,16 +132,16 @@ class Spool:
 
     def closed(self) -> SpooldError:
         """The refusal of what only the spool's owner, or root, can do."""
-        uid = os.stat(self.root).st_uid
-        try:
-            owner = pwd.getpwuid(uid).pw_name
-        except KeyError:
-            owner = f"#{uid}"
-        return SpooldError(
-            errors.SPOOL_INVALID,
-            f"{self.root}/.spoold is closed to this user",
-            hint=f"run this as the spool's owner: sudo -u {owner} spoold …",
-        )
+        hint = "run this as the spool's owner"
+        with suppress(OSError):  # a folder above may be closed too: then nobody says whose it is
+            uid = os.stat(self.root).st_uid
+            try:
+                owner = pwd.getpwuid(uid).pw_name
+            except KeyError:
+                owner = f"#{uid}"
+            hint += f": sudo -u {owner} spoold …"
+        what = f"{self.root}/.spoold is closed to this user"
+        return SpooldError(errors.SPOOL_INVALID, what, hint=hint)
 
     def create(self) -> None:
         """Make what is missing of the tree, and its id. What is there keeps its mode."""

@@ -305,6 +305,19 @@ def test_doctor_says_which_folders_are_closed_to_it_and_goes_on(tmp_path: Path) 
     assert checks["space"]["level"] == "ok"
 
 
+def test_doctor_has_its_checks_for_somebody_who_cannot_reach_the_spool(tmp_path: Path) -> None:
+    (tmp_path / "closed").mkdir()
+    run("init", "closed/spool", "--site", "site-a", status=0)
+    (tmp_path / "closed").chmod(0)
+    with powerless():
+        document = json.loads(run("doctor", "closed/spool", "--json", status=1).stdout)
+    (tmp_path / "closed").chmod(0o700)
+    (check,) = document["checks"]
+    assert (check["check"], check["level"]) == ("spool", "fail")
+    assert check["detail"].endswith("closed/spool/.spoold is closed to this user")
+    assert check["fix"] == "run this as the spool's owner"
+
+
 def test_doctor_tells_of_sinks_that_could_not_take_anything() -> None:
     spool = init()
     sinks = [("one", "../one"), ("two", "../two"), ("three", '../one"\nowner = "no-such-user')]
