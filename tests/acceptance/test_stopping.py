@@ -299,7 +299,8 @@ def test_a_claim_that_a_frozen_server_commits_late_is_given_back(
     wait_until(lambda: state_of(site, "request-late.json") == "queued")
     store = Store(Database(conninfo, "tests"), Spool.at(site.root).identity().spool)
     [worker] = store.workers()
-    assert len(store.claim(worker.id)) == 1  # what the worker asked for once, and gave up
+    # What the worker asked for once, and gave up. The status says `queued` before there is a row.
+    wait_until(lambda: len(store.claim(worker.id)) == 1)
     store.database.close()
     slow.release.set()
     status = site.final("request-late.json")
