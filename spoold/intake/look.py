@@ -77,48 +77,35 @@ def look(
 ) -> Looked:
     """Look at a drop; `memory` is brought up to date. Raises GoneError."""
     try:
-        return _look(path, found, memory, now, settings, models, leases=leases)
+        if found.link:
+            memory.owner = _status(path).st_uid
+            return Looked(Take(Method.NO_WRITER))
+        try:
+            descriptor = open_drop(path)
+        except FileNotFoundError:
+            raise GoneError from None
+        except BlockingIOError:
+            # Somebody has it to himself by a lease, as file servers do, and is asked to give it up.
+            status = _status(path)
+            _note(memory, status, now)
+            return _judge(memory, status, Writer.OPEN, now, settings)
+        try:
+            status = os.fstat(descriptor)
+            if not is_file(status):
+                raise GoneError
+            _note(memory, status, now)
+            writer = ask_writer(descriptor, believed=leases)
+            reading, proven = None, False
+            # A moved drop needs no proof, and one that may be written to cannot give one.
+            if writer is Writer.NONE and not memory.moved and memory.unproven != memory.fingerprint:
+                reading, proven = _prove(descriptor, found, status.st_size, settings, models)
+                memory.unproven = None if proven else memory.fingerprint
+        finally:
+            os.close(descriptor)
     except PermissionError as error:
         return _unreadable(path, error, memory, now, settings)
     except OSError as error:
         return Looked(held_by(error))
-
-
-def _look(
-    path: bytes,
-    found: Found,
-    memory: Memory,
-    now: float,
-    settings: IntakeSettings,
-    models: Models,
-    *,
-    leases: bool,
-) -> Looked:
-    if found.link:
-        memory.owner = _status(path).st_uid
-        return Looked(Take(Method.NO_WRITER))
-    try:
-        descriptor = open_drop(path)
-    except FileNotFoundError:
-        raise GoneError from None
-    except BlockingIOError:
-        # Somebody has it to himself by a lease, as file servers do, and is asked to give that up.
-        status = _status(path)
-        _note(memory, status, now)
-        return _judge(memory, status, Writer.OPEN, now, settings)
-    try:
-        status = os.fstat(descriptor)
-        if not is_file(status):
-            raise GoneError
-        _note(memory, status, now)
-        writer = ask_writer(descriptor, believed=leases)
-        reading, proven = None, False
-        # A moved drop needs no proof, and one that may be written to cannot give one.
-        if writer is Writer.NONE and not memory.moved and memory.unproven != memory.fingerprint:
-            reading, proven = _prove(descriptor, found, status.st_size, settings, models)
-            memory.unproven = None if proven else memory.fingerprint
-    finally:
-        os.close(descriptor)
     return _judge(memory, status, writer, now, settings, proven=proven, reading=reading)
 
 
